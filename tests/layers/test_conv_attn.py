@@ -1,0 +1,114 @@
+"""The form against its equations, its start, and the sizes at which its two paths meet."""
+
+import pytest
+import torch
+from timm.models.resnet import Bottleneck
+from torch import nn
+
+from timm_convattn.layers import ConvAttn, ConvAttnStage
+from timm_convattn.layers.conv_attn import Transition
+
+
+def strided_conv(dim: int, dim_out: int) -> nn.Module:
+    return nn.Conv2d(dim, dim_out, 3, stride=2, padding=1)
+
+
+def max_pool_path(dim: int, dim_out: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(dim, dim_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, 2))
+
+
+def loop_average_pool(x: torch.Tensor, first: int, size: tuple[int, int]) -> torch.Tensor:
+    """Mean over rows and columns 2i + first ... 2i + first + 2 that lie inside the map."""
+    H, W = x.shape[-2:]
+    out = x.new_empty(*x.shape[:2], *size)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            rows = [r for r in range(2 * i + first, 2 * i + first + 3) if 0 <= r < H]
+            columns = [c for c in range(2 * j + first, 2 * j + first + 3) if 0 <= c < W]
+            out[:, :, i, j] = x[:, :, rows][:, :, :, columns].mean((2, 3))
+    return out
+
+
+@pytest.mark.parametrize('size', [(4, 4), (5, 7), (2, 3)], ids=str)
+@pytest.mark.parametrize('ceil', [True, False], ids=['strided', 'max-pooled'])
+def test_form_is_batch_norm_of_both_paths_concatenated(size, ceil):
+    conv = strided_conv(6, 16) if ceil else max_pool_path(6, 16)
+    form = ConvAttn(conv, 6, 16, size, stride=2, ceil=ceil, num_heads=2, v_ratio=0.25).double()
+    nn.init.normal_(form.norm.weight)
+    nn.init.normal_(form.norm.bias)
+    x = torch.randn(3, 6, *size, dtype=torch.float64)
+
+    x1 = conv(x)
+    x2 = loop_average_pool(form.attn(x), -1 if ceil else 0, x1.shape[-2:])
+    y = torch.cat([x1, x2], dim=1)
+    mean, var = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), keepdim=True, unbiased=False)
+    weight, bias = form.norm.weight[:, None, None], form.norm.bias[:, None, None]
+    expected = (y - mean) / (var + form.norm.eps).sqrt() * weight + bias
+    torch.testing.assert_close(form.train()(x), expected, rtol=0, atol=1e-10)
+
+
+def test_residual_block_as_path_adds_its_input():
+    block = Bottleneck(16, 4).double().eval()
+    form = ConvAttn(block, 16, 16, 4, num_heads=2).double().eval()
+    x = torch.rand(2, 16, 4, 4, dtype=torch.float64)
+    nn.init.zeros_(block.bn3.weight)  # X' = 0, so that X + X' is X
+    torch.testing.assert_close(form(x)[:, :16], x)
+
+
+@pytest.mark.parametrize('height', range(2, 12))
+@pytest.mark.parametrize('width', [2, 5])
+@pytest.mark.parametrize('ceil', [True, False], ids=['strided', 'max-pooled'])
+def test_both_paths_meet_at_the_same_size(height, width, ceil):
+    conv = strided_conv(4, 8) if ceil else max_pool_path(4, 8)
+    form = ConvAttn(conv, 4, 8, (4, 4), stride=2, ceil=ceil, num_heads=1)
+    x = torch.randn(1, 4, height, width)
+    assert form.eval()(x).shape == (1, 9, *conv(x).shape[-2:])
+
+
+def resnet_blocks() -> nn.Sequential:
+    shortcut = nn.Sequential(nn.Conv2d(8, 16, 1, stride=2, bias=False), nn.BatchNorm2d(16))
+    return nn.Sequential(Bottleneck(8, 4, stride=2, downsample=shortcut), Bottleneck(16, 4), Bottleneck(16, 4))
+
+
+def test_stage_alternates_forms_and_transitions():
+    stage = ConvAttnStage(resnet_blocks(), 8, 16, feat_size=(7, 6), stride=2, num_heads=2)
+    assert [type(module) for module in stage] == [ConvAttn, Transition, ConvAttn, Transition, ConvAttn]
+    assert [form.attn.height_rel.shape[0] for form in list(stage)[::2]] == [13, 7, 7]
+    assert [form.attn.width_rel.shape[0] for form in list(stage)[::2]] == [11, 5, 5]
+    assert stage(torch.randn(2, 8, 7, 6)).shape == (2, stage.num_features, 4, 3)
+    assert stage.num_features == 18
+
+
+def test_fresh_stage_computes_what_its_blocks_compute():
+    torch.manual_seed(0)
+    blocks = resnet_blocks()
+    for module in blocks.modules():  # statistics that a batch norm of pretrained weights could have
+        module.double()
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 2)
+    stage = ConvAttnStage(blocks, 8, 16, feat_size=6, stride=2, num_heads=2, dtype=torch.float64).eval()
+    x = torch.randn(2, 8, 6, 6, dtype=torch.float64)
+    out = stage(x)
+    torch.testing.assert_close(out[:, :16], blocks(x), rtol=1e-12, atol=1e-12)
+    assert out[:, 16:].abs().mean() > 0.01, 'the attention has to be there for the classifier to learn from'
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        ({'qk_ratio': 0.3}, r'qk_ratio=0.3 of 16 channels is 5, which num_heads=2 does not divide'),
+        ({'v_ratio': 0.0}, r'v_ratio=0.0 of 16 channels is 0'),
+        ({'stride': 4}, r'stride=4 was given, the attention path can be pooled by 1 or 2'),
+        ({'transition_kernel': 2}, r'transition_kernel=2 was given, it must be odd'),
+    ],
+)
+def test_what_cannot_be_built_is_refused(args, message):
+    with pytest.raises(ValueError, match=message):
+        ConvAttnStage(resnet_blocks(), 8, 16, feat_size=6, **{'num_heads': 2, 'stride': 2, **args})
+
+
+def test_stage_without_blocks_is_refused():
+    with pytest.raises(ValueError, match='needs at least one'):
+        ConvAttnStage([], 8, 16, feat_size=6)

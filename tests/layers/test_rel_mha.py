@@ -1,0 +1,171 @@
+"""RelMha2d against a loop over every pair of positions, written straight from the paper's equations."""
+
+import math
+
+import pytest
+import torch
+from timm.layers import set_fused_attn
+from timm.utils import AttentionExtract
+from torch import nn
+
+from timm_convattn.layers import RelMha2d
+from timm_convattn.layers.rel_mha import relative_rows, resample_table
+
+
+def loop_attention(layer: RelMha2d, x: torch.Tensor) -> torch.Tensor:
+    """Equations 1 to 4, one query position, one key position and one head at a time."""
+    H, W = x.shape[-2:]
+    d, heads = layer.dim_head, layer.num_heads
+    weight = layer.qkv.weight[:, :, 0, 0]
+    bias = layer.qkv.bias if layer.qkv.bias is not None else x.new_zeros(len(weight))
+    output = []
+    for image in x:
+        # X' (HW x D_in) and its queries, keys, values
+        tokens = {(y, col): image[:, y, col] for y in range(H) for col in range(W)}
+        qkv = {position: weight @ token + bias for position, token in tokens.items()}
+        columns = []
+        for yi, xi in tokens:
+            out_heads = []
+            for h in range(heads):
+                q = qkv[yi, xi][h * d : (h + 1) * d]
+                logits, values = [], []
+                for yj, xj in tokens:
+                    k = qkv[yj, xj][layer.dim_qk + h * d : layer.dim_qk + (h + 1) * d]
+                    if layer.rel_pos:
+                        r_w = layer.width_rel[(xj - xi) + W - 1]
+                        r_h = layer.height_rel[(yj - yi) + H - 1]
+                        k = k + r_w + r_h
+                    logits.append(q @ k / math.sqrt(d))
+                    v_of_heads = qkv[yj, xj][2 * layer.dim_qk :].view(heads, -1)
+                    values.append(v_of_heads[h])
+                out_heads.append(torch.stack(logits).softmax(0) @ torch.stack(values))
+            columns.append(torch.cat(out_heads))
+        output.append(torch.stack(columns, dim=1).view(-1, H, W))
+    out = torch.stack(output)
+    return layer.proj(out)
+
+
+@pytest.fixture(params=[1, 0], ids=['fused', 'unfused'])
+def fused(request):
+    set_fused_attn(bool(request.param))
+    yield bool(request.param)
+    set_fused_attn(True)
+
+
+@pytest.mark.parametrize('size', [(3, 3), (2, 5), (4, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize(
+    'args',
+    [
+        {},
+        {'rel_pos': False},
+        {'qkv_bias': True, 'qk_ratio': 0.5},
+        {'attn_proj': False, 'dim_head': 3},
+        {'num_heads': 1},
+    ],
+    ids=str,
+)
+def test_output_and_gradients_equal_the_loop_over_the_equations(fused, size, args):
+    torch.manual_seed(0)
+    layer = RelMha2d(6, 8, feat_size=size, dtype=torch.float64, **{'num_heads': 4, **args})
+    if layer.qkv.bias is not None:
+        nn.init.normal_(layer.qkv.bias)
+    assert layer.fused_attn is fused
+    x = torch.randn(2, 6, *size, dtype=torch.float64, requires_grad=True)
+    cotangent = torch.randn(2, 8, *size, dtype=torch.float64)
+    inputs = [x, *layer.parameters()]
+
+    ours, expected = layer(x), loop_attention(layer, x)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
+    our_grads = torch.autograd.grad(ours, inputs, cotangent)
+    expected_grads = torch.autograd.grad(expected, inputs, cotangent)
+    for ours, expected in zip(our_grads, expected_grads, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
+
+
+def test_a_foreign_map_is_attended_with_resampled_tables():
+    torch.manual_seed(0)
+    layer = RelMha2d(6, 8, feat_size=(3, 4), num_heads=2, dtype=torch.float64)
+    native = RelMha2d(6, 8, feat_size=(5, 2), num_heads=2, dtype=torch.float64)
+    state = layer.state_dict()
+    state['height_rel'] = resample_table(state['height_rel'], 9)
+    state['width_rel'] = resample_table(state['width_rel'], 3)
+    native.load_state_dict(state)
+    x = torch.randn(2, 6, 5, 2, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), loop_attention(native, x), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize('size', [1, 2, 7, 14])
+def test_a_table_at_its_native_size_is_not_changed_by_a_bit(size):
+    table = torch.randn(2 * size - 1, 5)
+    assert torch.equal(resample_table(table, 2 * size - 1), table)
+
+
+@pytest.mark.parametrize(('size', 'other'), [(7, 4), (4, 7), (4, 1), (1, 4), (2, 14)])
+def test_a_resampled_table_keeps_offset_zero_in_the_middle(size, other):
+    offsets = torch.arange(-(size - 1), size, dtype=torch.float64)[:, None]
+    resampled = resample_table(offsets, 2 * other - 1)
+    assert resampled[other - 1].abs() < 1e-12
+    torch.testing.assert_close(resampled, -resampled.flip(0))
+
+
+def test_relative_rows_hold_key_minus_query():
+    size = 5
+    table = torch.arange(-(size - 1), size, dtype=torch.float64)[:, None]
+    rows = relative_rows(table, size)
+    for i in range(size):
+        for j in range(size):
+            assert rows[i, j] == j - i
+
+
+def test_without_positions_a_permuted_map_gives_the_permuted_output():
+    layer = RelMha2d(6, 8, feat_size=3, num_heads=2, rel_pos=False, dtype=torch.float64)
+    x = torch.randn(1, 6, 9, 1, dtype=torch.float64)
+    order = torch.randperm(9)
+    torch.testing.assert_close(layer(x[:, :, order]), layer(x)[:, :, order])
+    with_positions = RelMha2d(6, 8, feat_size=(9, 1), num_heads=2, dtype=torch.float64)
+    assert not torch.allclose(with_positions(x[:, :, order]), with_positions(x)[:, :, order])
+
+
+def test_heads_share_one_pair_of_tables():
+    layer = RelMha2d(16, 32, feat_size=(3, 5), num_heads=8, qk_ratio=0.5)
+    assert layer.height_rel.shape == (5, 2)
+    assert layer.width_rel.shape == (9, 2)
+
+
+def test_attention_extract_finds_the_weights_and_they_sum_to_one():
+    set_fused_attn(False)
+    try:
+        model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ModuleDict({'attn': RelMha2d(8, 8, 4)})['attn'])
+        model.add_module('attn', RelMha2d(8, 8, 4, num_heads=2))
+    finally:
+        set_fused_attn(True)
+    maps = AttentionExtract(model.eval(), method='hook')(torch.randn(2, 3, 4, 4))
+    assert maps['attn.attn_drop'].shape == (2, 2, 16, 16)
+    torch.testing.assert_close(maps['attn.attn_drop'].sum(-1), torch.ones(2, 2, 16))
+
+
+def test_dropout_acts_in_train_mode_only(fused):
+    layer = RelMha2d(8, 8, 4, num_heads=2, attn_drop=0.5, proj_drop=0.5)
+    x = torch.randn(2, 8, 4, 4)
+    assert not torch.equal(layer.train()(x), layer(x))
+    assert torch.equal(layer.eval()(x), layer(x))
+
+
+def test_it_can_be_created_on_the_meta_device_in_half_precision():
+    layer = RelMha2d(8, 8, 4, num_heads=2, device='meta', dtype=torch.bfloat16)
+    assert {(p.device.type, p.dtype) for p in layer.parameters()} == {('meta', torch.bfloat16)}
+    assert layer(torch.empty(2, 8, 4, 4, device='meta', dtype=torch.bfloat16)).shape == (2, 8, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        ({'dim_out': 12, 'num_heads': 8}, r'num_heads can be 1, 2, 3, 4, 6, 12; with 8 heads, use 8 or 16 channels'),
+        ({'dim_out': 16, 'num_heads': 8, 'qk_ratio': 0.3}, r'qk_ratio\) is 5, which num_heads=8 does not divide'),
+        ({'num_heads': 0}, r'num_heads=0 was given, it must be at least 1'),
+        ({'feat_size': 0}, r'feat_size is 0 x 0, both sides must be at least 1'),
+    ],
+)
+def test_impossible_widths_are_refused_with_what_would_fit(args, message):
+    with pytest.raises(ValueError, match=message):
+        RelMha2d(8, **args)

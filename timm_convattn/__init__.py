@@ -1,0 +1,16 @@
+"""Convolutional-attentional networks for low-resolution infrared images, as timm models.
+
+Importing this package registers its models with timm:
+
+    import timm
+    import timm_convattn
+
+    model = timm.create_model('aresnet50_relmha', num_classes=4)
+"""
+
+from timm_convattn.layers import ConvAttn, ConvAttnStage, RelMha2d
+from timm_convattn.models import AResNet, AVgg
+
+__version__ = '0.1.0'
+
+__all__ = ['AResNet', 'AVgg', 'ConvAttn', 'ConvAttnStage', 'RelMha2d', '__version__']

@@ -1,0 +1,292 @@
+"""Frames and boxes into a data set of crops: Parquet shards that `datasets.load_dataset(folder)` opens.
+
+The frames go through in their order, each decoded once; what is in memory at a time is a few frames and the rows of
+one row group, however many there are. The shards do not depend on the number of processes.
+"""
+
+import io
+import json
+import shutil
+import tempfile
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from tqdm.auto import tqdm
+
+from timm_convattn.data.flir import FlirFolder, Frame, read_flir, read_pixels
+from timm_convattn.errors import InputError
+
+__all__ = ['CLASSES', 'CLASS_OF_CATEGORY', 'CropSet', 'build_crops', 'crop_features', 'fresh_folder', 'load_crops']
+
+Classes = Literal['four_class', 'two_class']
+CLASSES: dict[Classes, tuple[str, ...]] = {
+    'four_class': ('person', 'vehicle', 'bicycle', 'dog'),
+    'two_class': ('person', 'vehicle'),
+}
+# FLIR's category -> ours. The paper's "vehicle" is FLIR's car alone: so its Table 1 comes out exactly. v2 says "bike".
+CLASS_OF_CATEGORY = {'person': 'person', 'car': 'vehicle', 'bicycle': 'bicycle', 'bike': 'bicycle', 'dog': 'dog'}
+
+FRAMES_PER_TASK = 16
+ROWS_PER_GROUP = 1_000
+ROWS_PER_SHARD = 20_000
+
+
+@dataclass
+class CropSet:
+    """What a build made: the counts that a person wants to see, and how it was made."""
+
+    layout: str
+    is_starter_set: bool  # the paper's data, whose counts its Table 1 gives
+    class_names: tuple[str, ...]
+    counts: dict[str, dict[str, int]]  # split -> class -> crops
+    dropped: dict[str, dict[str, int]]  # split -> reason -> boxes (or frames, where the reason says so)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def crop_features(class_names: tuple[str, ...]) -> datasets.Features:
+    """Describe the columns of a crop.
+
+    `image` is a grey PNG of the box, `frame` the stem of the frame's file, `bbox` [x, y, w, h] in pixels of the frame
+    (clipped to it), `source` the frame's path below the folder that the crops were built from.
+    """
+    return datasets.Features(
+        {
+            'image': datasets.Image(),
+            'label': datasets.ClassLabel(names=list(class_names)),
+            'frame': datasets.Value('string'),
+            'bbox': datasets.List(datasets.Value('int32'), length=4),
+            'source': datasets.Value('string'),
+        }
+    )
+
+
+def build_crops(
+    flir_root: Path,
+    out: Path,
+    classes: Classes = 'four_class',
+    min_size: int = 1,
+    num_proc: int = 1,
+    missing: Literal['fail', 'skip'] = 'fail',
+    bits: Literal[8, 16] = 8,
+    percentiles: tuple[float, float] = (1.0, 99.0),
+    progress: bool = True,
+) -> CropSet:
+    """Cut every annotated object of a FLIR ADAS folder out of its frame and write the crops as Parquet shards.
+
+    Args:
+        flir_root: Folder of a FLIR ADAS release, v1.3 or v2.
+        out: Folder to write, which must not exist or be empty. It appears when it is complete.
+        classes: Which classes to keep: person, vehicle, bicycle, dog, or the first two.
+        min_size: Smallest side of a box to keep, in pixels.
+        num_proc: Processes that decode.
+        missing: What to do with frames that are missing or cannot be decoded.
+        bits: Use the 8-bit frames, or the 16-bit frames.
+        percentiles: For 16-bit frames, what becomes black and white (see `scale_percentiles`).
+        progress: Whether to show a progress bar on a terminal.
+
+    Returns:
+        Counts and options, which are also written to `out/crops.json`.
+
+    Raises:
+        InputError: If `out` holds something, or the folder cannot be read as `read_flir` and `read_pixels` say.
+    """
+    if min_size < 1 or num_proc < 1:
+        raise InputError(f'min_size is {min_size} and num_proc is {num_proc}, both must be at least 1.')
+    flir = read_flir(flir_root, missing, bits)
+    class_names = CLASSES[classes]
+    with fresh_folder(out) as folder:
+        made = CropSet(
+            layout=flir.layout.name,
+            is_starter_set=flir.is_starter_set,
+            class_names=class_names,
+            counts={},
+            dropped={},
+            options={'classes': classes, 'min_size': min_size, 'bits': bits, 'missing': missing},
+        )
+        if bits == 16:
+            made.options['percentiles'] = list(percentiles)
+        cut = partial(
+            _cut_frames,
+            class_names=class_names,
+            min_size=min_size,
+            percentiles=percentiles if bits == 16 else None,
+            skip_broken=missing == 'skip',
+        )
+        with _mapper(num_proc) as ordered_map, _bar(flir, progress) as bar:
+            for name, split in flir.splits.items():
+                starts = range(0, len(split.frames), FRAMES_PER_TASK)
+                tasks = (split.frames[start : start + FRAMES_PER_TASK] for start in starts)
+                writer = _ShardWriter(folder / 'data', name, crop_features(class_names))
+                dropped = split.dropped.copy()
+                if split.missing:
+                    dropped['frame that is not on disk (frames)'] += len(split.missing)
+                for rows, lost, num_frames in ordered_map(cut, tasks):
+                    writer.write(rows)
+                    dropped.update(lost)
+                    bar.update(num_frames)
+                writer.close()
+                made.counts[name] = {label: writer.labels[index] for index, label in enumerate(class_names)}
+                made.dropped[name] = dict(sorted(dropped.items()))
+        if not any(sum(counts.values()) for counts in made.counts.values()):
+            raise InputError(f'{flir_root} has no box of {", ".join(class_names)} to make a crop of.')
+        (folder / 'crops.json').write_text(json.dumps(vars(made), indent=2) + '\n')
+    return made
+
+
+def load_crops(folder: Path | str) -> datasets.DatasetDict:
+    """Open a folder of crops, as `datasets.load_dataset(folder)` does."""
+    return datasets.load_dataset(str(folder))
+
+
+@contextmanager
+def fresh_folder(out: Path) -> Iterator[Path]:
+    """Give a folder to fill that becomes `out` when the block ends well, and goes away when it does not.
+
+    Raises:
+        InputError: If `out` exists and holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f'{out} already holds something. Name a folder that does not exist, or remove this one.')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+    try:
+        yield beside
+        beside.chmod(0o755)  # mkdtemp's folders are for their owner alone
+        if out.exists():
+            out.rmdir()
+        beside.rename(out)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _cut_frames(
+    frames: list[Frame],
+    class_names: tuple[str, ...],
+    min_size: int,
+    percentiles: tuple[float, float] | None,
+    skip_broken: bool,
+) -> tuple[list[dict[str, Any]], Counter[str], int]:
+    """Decode some frames and cut their boxes out: rows, reasons for what was left out, number of frames."""
+    rows: list[dict[str, Any]] = []
+    dropped: Counter[str] = Counter()
+    for frame in frames:
+        wanted = []
+        for box in frame.boxes:
+            label = CLASS_OF_CATEGORY.get(box.category)
+            if label not in class_names:
+                dropped[f'category that is not used: {box.category}'] += 1
+            elif min(box.w, box.h) < min_size:
+                dropped[f'box under {min_size} pixels'] += 1
+            else:
+                wanted.append((class_names.index(label), box))
+        if not wanted:
+            continue
+        try:
+            pixels = read_pixels(frame, percentiles)
+        except InputError:
+            if not skip_broken:
+                raise
+            dropped['frame that cannot be decoded (frames)'] += 1
+            continue
+        for index, (label_index, box) in enumerate(wanted):
+            crop = pixels[box.y : box.y + box.h, box.x : box.x + box.w]
+            rows.append(
+                {
+                    'image': {'bytes': _encode_png(crop), 'path': f'{frame.stem}_{index}.png'},
+                    'label': label_index,
+                    'frame': frame.stem,
+                    'bbox': [box.x, box.y, box.w, box.h],
+                    'source': frame.source,
+                }
+            )
+    return rows, dropped, len(frames)
+
+
+def _encode_png(crop: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(crop).save(buffer, format='PNG', compress_level=1)  # crops hold noise: more effort gains nothing
+    return buffer.getvalue()
+
+
+class _ShardWriter:
+    """Writes rows to Parquet shards named as the Hub names them, a row group at a time."""
+
+    def __init__(self, folder: Path, split: str, features: datasets.Features) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.split = split
+        self.schema: pa.Schema = features.arrow_schema
+        self.labels: Counter[int] = Counter()
+        self.pending: list[dict[str, Any]] = []
+        self.shards: list[Path] = []
+        self.writer: pq.ParquetWriter | None = None
+        self.rows_in_shard = 0
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        self.labels.update(row['label'] for row in rows)
+        self.pending += rows
+        while len(self.pending) >= ROWS_PER_GROUP:
+            self._write_group()
+
+    def close(self) -> None:
+        if self.pending or not self.shards:  # a split without crops is an empty split
+            self._write_group()
+        self._close_shard()
+        for index, shard in enumerate(self.shards):
+            shard.rename(self.folder / f'{self.split}-{index:05d}-of-{len(self.shards):05d}.parquet')
+
+    def _write_group(self) -> None:
+        if self.writer is None:
+            self.shards.append(self.folder / f'{self.split}-{len(self.shards):05d}')
+            self.writer = pq.ParquetWriter(self.shards[-1], self.schema)
+            self.rows_in_shard = 0
+        group, self.pending = self.pending[:ROWS_PER_GROUP], self.pending[ROWS_PER_GROUP:]
+        self.writer.write_table(pa.Table.from_pylist(group, schema=self.schema))
+        self.rows_in_shard += len(group)
+        if self.rows_in_shard >= ROWS_PER_SHARD:
+            self._close_shard()
+
+    def _close_shard(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+
+@contextmanager
+def _mapper(num_proc: int) -> Iterator[Any]:
+    """Give a `map` that keeps the order of its results and a bounded number of tasks under way."""
+    if num_proc == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(num_proc) as pool:
+
+        def ordered_map(function: Any, tasks: Iterable[Any]) -> Iterator[Any]:
+            under_way: deque[Future[Any]] = deque()
+            try:
+                for task in tasks:
+                    under_way.append(pool.submit(function, task))
+                    if len(under_way) > 2 * num_proc:
+                        yield under_way.popleft().result()
+                while under_way:
+                    yield under_way.popleft().result()
+            finally:
+                for future in under_way:
+                    future.cancel()
+
+        yield ordered_map
+
+
+def _bar(flir: FlirFolder, progress: bool) -> Any:
+    total = sum(len(split.frames) for split in flir.splits.values())
+    return tqdm(total=total, desc='Cutting crops', unit='frame', disable=None if progress else True)

@@ -1,0 +1,316 @@
+"""FLIR ADAS folders (v1.3 and v2) into frames and boxes, checked.
+
+v1.3   <root>/{train,val,video}/thermal_annotations.json beside thermal_8_bit/*.jpeg and thermal_16_bit/*.tiff
+v2     <root>/{images_thermal_train,images_thermal_val,video_thermal_test}/coco.json beside data/*.jpg and
+       analyticsData/*.tiff
+
+Both annotation files are COCO. Categories go by their name, since the ids differ between the releases.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from timm_convattn.errors import InputError
+
+__all__ = ['LAYOUTS', 'Box', 'FlirFolder', 'Frame', 'Layout', 'Split', 'read_flir', 'read_pixels', 'scale_percentiles']
+
+MAX_PIXELS = 64_000_000  # larger than any thermal sensor; decoding more than this is an attack or a mistake
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a release of FLIR ADAS lies on disk."""
+
+    name: str
+    splits: Mapping[str, str]  # our split -> folder below the root
+    annotations: str
+    eight_bit: str
+    sixteen_bit: str
+
+
+LAYOUTS = (
+    Layout(
+        name='FLIR ADAS v1.3',
+        splits={'train': 'train', 'validation': 'val', 'test': 'video'},
+        annotations='thermal_annotations.json',
+        eight_bit='thermal_8_bit',
+        sixteen_bit='thermal_16_bit',
+    ),
+    Layout(
+        name='FLIR ADAS v2',
+        splits={
+            'train': 'images_thermal_train',
+            'validation': 'images_thermal_val',
+            'test': 'video_thermal_test',
+        },
+        annotations='coco.json',
+        eight_bit='data',
+        sixteen_bit='analyticsData',
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Box:
+    """One annotated object: whole pixels, clipped to its frame, at least one pixel wide and high."""
+
+    category: str
+    x: int
+    y: int
+    w: int
+    h: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One thermal image and its objects."""
+
+    path: Path
+    source: str  # the path below the root, with forward slashes
+    width: int
+    height: int
+    boxes: tuple[Box, ...]
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+
+@dataclass
+class Split:
+    """The frames of one split that hold objects, in the order of the annotations, and what was left out."""
+
+    frames: list[Frame] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)  # reason -> boxes, or frames where it says so
+    missing: list[str] = field(default_factory=list)  # frames with objects that the disk lacks
+
+
+@dataclass(frozen=True)
+class FlirFolder:
+    """A FLIR ADAS folder, read."""
+
+    root: Path
+    layout: Layout
+    splits: dict[str, Split]
+
+    @property
+    def is_starter_set(self) -> bool:
+        """Whether this is FLIR's own v1.3, the paper's data, and not another camera's frames in the same layout."""
+        frames = [frame for split in self.splits.values() for frame in split.frames]
+        return self.layout is LAYOUTS[0] and bool(frames) and all(frame.stem.startswith('FLIR_') for frame in frames)
+
+
+def read_flir(root: Path, missing: Literal['fail', 'skip'] = 'fail', bits: Literal[8, 16] = 8) -> FlirFolder:
+    """Read the annotations of a FLIR ADAS folder and check them against the disk; no frame is decoded.
+
+    Boxes are clipped to their frames. Boxes that are empty, inverted, outside or not numbers are dropped and counted.
+
+    Args:
+        root: The folder of the release.
+        missing: What to do when annotated frames are not on disk.
+        bits: Whether to use the 8-bit frames that the annotations name, or the 16-bit frames with the same stems.
+
+    Returns:
+        The frames with at least one object, by split; splits that the folder lacks are left out.
+
+    Raises:
+        InputError: If the folder is missing or of neither layout, an annotation file is broken or names a file
+            outside its folder, or frames are missing and `missing` is 'fail'.
+    """
+    layout = _find_layout(root)
+    splits = {}
+    for name, folder in layout.splits.items():
+        path = root / folder / layout.annotations
+        if path.is_file():
+            splits[name] = _read_split(root, path, layout, bits)
+    absent = [source for split in splits.values() for source in split.missing]
+    if absent and missing == 'fail':
+        raise InputError(
+            f'{len(absent)} frames that the annotations name are not on disk, the first: {", ".join(absent[:5])}. '
+            f'Complete {root}, or leave these frames out with --missing skip.'
+        )
+    return FlirFolder(root, layout, splits)
+
+
+def _find_layout(root: Path) -> Layout:
+    if not root.is_dir():
+        raise InputError(f'{root} is not a folder. Give the folder of a FLIR ADAS release.')
+    for layout in LAYOUTS:
+        if (root / layout.splits['train'] / layout.annotations).is_file():
+            return layout
+    looked_for = ' or '.join(f'{layout.splits["train"]}/{layout.annotations} ({layout.name})' for layout in LAYOUTS)
+    seen = sorted(path.name for path in root.iterdir())
+    raise InputError(
+        f'{root} is of neither FLIR layout: looked for {looked_for}; '
+        f'saw {", ".join(seen[:8]) + (" ..." if len(seen) > 8 else "") if seen else "an empty folder"}. '
+        'Give the folder that holds the train folder.'
+    )
+
+
+def _read_split(root: Path, annotations: Path, layout: Layout, bits: int) -> Split:
+    coco = _read_json(annotations)
+    images, objects, categories = (
+        _list_of_dicts(coco, key, annotations) for key in ('images', 'annotations', 'categories')
+    )
+    names = {_get(item, 'id', int, annotations): _get(item, 'name', str, annotations) for item in categories}
+    sizes: dict[int, tuple[int, int]] = {}
+    for item in images:
+        image_id = _get(item, 'id', int, annotations)
+        if image_id in sizes:
+            raise InputError(f'{annotations}: two images have the id {image_id}. Ids must be unique.')
+        sizes[image_id] = (_get(item, 'width', int, annotations), _get(item, 'height', int, annotations))
+
+    split = Split()
+    boxes: dict[int, list[Box]] = {image_id: [] for image_id in sizes}
+    for item in objects:
+        image_id = item.get('image_id')
+        if not isinstance(image_id, int) or image_id not in sizes:
+            split.dropped['box of an image that is not listed'] += 1
+            continue
+        category = names.get(item.get('category_id'))
+        if category is None:
+            split.dropped[f'unknown category id {item.get("category_id")}'] += 1
+            continue
+        box = _clip(category, item.get('bbox'), sizes[image_id])
+        if isinstance(box, Box):
+            boxes[image_id].append(box)
+        else:
+            split.dropped[box] += 1
+
+    folder = annotations.parent
+    for item in images:
+        image_id = item['id']
+        if boxes[image_id]:
+            path = _frame_path(folder, _get(item, 'file_name', str, annotations), annotations, layout, bits)
+            source = path.relative_to(root).as_posix()
+            if path.is_file():
+                split.frames.append(Frame(path, source, *sizes[image_id], tuple(boxes[image_id])))
+            else:
+                split.missing.append(source)
+    return split
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        coco = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f'{path} is no complete JSON file ({error}). Unpack or download it again.') from error
+    if not isinstance(coco, dict):
+        raise InputError(f'{path} holds a {type(coco).__name__}, wanted a COCO object with images and annotations.')
+    return coco
+
+
+def _list_of_dicts(coco: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
+    items = coco.get(key)
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InputError(f'{path} has no list of objects "{key}", which COCO annotations have. Is it the right file?')
+    return items
+
+
+def _get(item: dict[str, Any], key: str, kind: type, path: Path) -> Any:
+    value = item.get(key)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f'{path}: "{key}" is {value!r} in {str(item)[:80]}, wanted {kind.__name__}.')
+    return value
+
+
+def _clip(category: str, bbox: Any, size: tuple[int, int]) -> Box | str:
+    """Clip a box to its frame, in whole pixels that cover it; or say why there is nothing left of it."""
+    if not (isinstance(bbox, list) and len(bbox) == 4 and all(_is_number(value) for value in bbox)):
+        return 'box that is not four numbers'
+    x, y, w, h = bbox
+    if w <= 0 or h <= 0:
+        return 'empty or inverted box'
+    left, top = max(math.floor(x), 0), max(math.floor(y), 0)
+    right, bottom = min(math.ceil(x + w), size[0]), min(math.ceil(y + h), size[1])
+    if right <= left or bottom <= top:
+        return 'box outside its frame'
+    return Box(category, left, top, right - left, bottom - top)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _frame_path(folder: Path, file_name: str, annotations: Path, layout: Layout, bits: int) -> Path:
+    """Find the file of a frame, which must lie inside the folder of its annotations."""
+    if bits == 16:
+        file_name = f'{layout.sixteen_bit}/{Path(file_name).stem}.tiff'
+    path = folder / file_name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f'{annotations} names the file {file_name!r}, which lies outside {folder}. '
+            'Refused: annotations may only name files of their own folder.'
+        )
+    return path
+
+
+def read_pixels(frame: Frame, percentiles: tuple[float, float] | None = None) -> npt.NDArray[np.uint8]:
+    """Decode a frame to grey pixels.
+
+    Args:
+        frame: The frame.
+        percentiles: For 16-bit frames, the percentiles of the frame's counts that become 0 and 255.
+
+    Returns:
+        (height, width) in 0 ... 255.
+
+    Raises:
+        InputError: If the file cannot be decoded, is of another size than its annotations say, or has 16 bits and
+            no `percentiles` are given.
+    """
+    try:
+        with Image.open(frame.path) as image:
+            if image.size != (frame.width, frame.height):
+                raise InputError(
+                    f'{frame.source} is {image.width} x {image.height} pixels ({image.mode}), its annotations say '
+                    f'{frame.width} x {frame.height}: the boxes would cut out the wrong places. '
+                    'Use the frames of the original release.'
+                )
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(f'{frame.source} has more than {MAX_PIXELS} pixels, which no thermal camera gives.')
+            if image.mode.startswith('I') or image.mode == 'F':
+                counts = np.asarray(image)
+                if percentiles is None:
+                    raise InputError(f'{frame.source} has 16 bits. Say how to scale it: --bits 16.')
+                return scale_percentiles(counts, *percentiles)
+            pixels: npt.NDArray[np.uint8] = np.asarray(image if image.mode == 'L' else image.convert('L'))
+            return pixels
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f'{frame.source} cannot be decoded ({error}). Unpack it again, or leave it out with --missing skip.'
+        ) from error
+
+
+def scale_percentiles(counts: npt.NDArray[Any], low: float = 1.0, high: float = 99.0) -> npt.NDArray[np.uint8]:
+    """Scale the counts of a thermal sensor to 8 bits, from one percentile of the frame to another.
+
+    Args:
+        counts: (height, width) of any real type.
+        low: Percentile that becomes 0.
+        high: Percentile that becomes 255.
+
+    Returns:
+        (height, width); a frame of one value becomes 0.
+
+    Raises:
+        InputError: If not 0 <= low < high <= 100.
+    """
+    if not 0 <= low < high <= 100:
+        raise InputError(f'The percentiles are {low} and {high}, wanted 0 <= low < high <= 100.')
+    bottom, top = np.percentile(counts, (low, high))
+    scaled = (counts.astype(np.float32) - bottom) * (255 / max(top - bottom, 1e-6))
+    pixels: npt.NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return pixels

@@ -1,0 +1,6 @@
+"""The attention, the convolutional-attentional form and the stage made of them."""
+
+from timm_convattn.layers.conv_attn import ConvAttn, ConvAttnStage
+from timm_convattn.layers.rel_mha import RelMha2d
+
+__all__ = ['ConvAttn', 'ConvAttnStage', 'RelMha2d']

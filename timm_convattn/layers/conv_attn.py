@@ -1,0 +1,245 @@
+"""The convolutional-attentional form (Eq. 5 to 7) and the stage that stacks it (Fig. 3 and 4 of the paper).
+
+For a map X:
+
+    X'' = RelMha2d(X), pooled to the size of X'     (Eq. 5; X' is what the backbone's own convolutions make of X)
+    Y = BN(concat(X', X''))                         for networks without residual blocks (Eq. 6)
+    Y = BN(concat(X + X', X''))                     for residual networks (Eq. 7): the residual block itself adds X
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypedDict, Unpack
+
+import torch
+import torch.nn as nn
+from timm.layers import ConvNormAct, to_2tuple
+
+from timm_convattn.layers.rel_mha import RelMha2d, check_heads
+
+__all__ = ['AttnArgs', 'ConvAttn', 'ConvAttnStage', 'Transition']
+
+
+class AttnArgs(TypedDict, total=False):
+    """What the attention path of a form can be told; `ConvAttn` says what each means."""
+
+    num_heads: int
+    qk_ratio: float
+    v_ratio: float
+    qkv_bias: bool
+    rel_pos: bool
+    attn_proj: bool
+    attn_drop: float
+    proj_drop: float
+
+
+def _downsample(stride: int, ceil: bool) -> nn.Module:
+    """Build the paper's 3x3 average pool of stride 2, which brings X'' to the size of X'.
+
+    With `ceil` a side of S becomes ceil(S / 2), as a padded convolution of stride 2 makes it; without, floor(S / 2), as
+    a 2x2 max pool makes it. The windows lie where that layer's windows lie; what hangs over the border is not counted.
+    """
+    if stride == 1:
+        return nn.Identity()
+    if stride != 2:
+        raise ValueError(f'stride={stride} was given, the attention path can be pooled by 1 or 2.')
+    if ceil:
+        return nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
+    return nn.AvgPool2d(3, stride=2, ceil_mode=True)
+
+
+def _start_norm_as_identity(norm: nn.Module) -> None:
+    """Set a fresh batch norm so that in eval mode it gives back its input: the weight makes up for `eps`."""
+    if isinstance(norm, nn.BatchNorm2d):
+        norm.reset_parameters()
+        nn.init.constant_(norm.weight, math.sqrt(1 + norm.eps))
+
+
+class ConvAttn(nn.Module):
+    """The convolutional-attentional form: two paths over one map, concatenated and batch-normalised (Eq. 5 to 7).
+
+    In eval mode a fresh form gives the output of its convolutional path unchanged in its first `dim_out` channels,
+    and the attention in the `dim_attn` channels behind them.
+
+    Args:
+        conv: The convolutional path, `dim` to `dim_out` channels. A residual block adds X itself (Eq. 7).
+        dim: Channels of the input.
+        dim_out: Channels of the convolutional path's output (D_out).
+        feat_size: Height and width of the input map that the position tables are built for, in positions.
+        stride: How much smaller the convolutional path makes the map, 1 or 2.
+        ceil: Whether the convolutional path rounds an odd size up (a strided convolution) or down (a max pool).
+        num_heads: Attention heads (N_h).
+        qk_ratio: Query and key channels over `dim_out` (d_k / D_out).
+        v_ratio: Value channels, which are the attention's output channels, over `dim_out` (d_v / D_out).
+        qkv_bias: Whether the projections to queries, keys and values have a bias.
+        rel_pos: Whether the attention knows relative positions.
+        attn_proj: Whether the attention projects its output (W^a of Eq. 2).
+        attn_drop: Dropout of attention weights.
+        proj_drop: Dropout of the attention's output.
+        norm_layer: Normalisation after the concatenation.
+        device: Device of the parameters.
+        dtype: Type of the parameters.
+
+    Shape:
+        x: (B, dim, H, W) -> (B, dim_out + dim_attn, H', W'), with H' and W' as `conv` makes them.
+
+    Raises:
+        ValueError: If the ratios give widths that the heads cannot share, or `stride` is neither 1 nor 2.
+    """
+
+    def __init__(
+        self,
+        conv: nn.Module,
+        dim: int,
+        dim_out: int,
+        feat_size: int | tuple[int, int],
+        stride: int = 1,
+        ceil: bool = True,
+        num_heads: int = 8,
+        qk_ratio: float = 0.125,
+        v_ratio: float = 0.125,
+        qkv_bias: bool = False,
+        rel_pos: bool = True,
+        attn_proj: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        norm_layer: type[nn.Module] = nn.BatchNorm2d,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        super().__init__()
+        dim_qk, dim_attn = round(dim_out * qk_ratio), round(dim_out * v_ratio)
+        check_heads(f'qk_ratio={qk_ratio} of {dim_out} channels', dim_qk, num_heads)
+        check_heads(f'v_ratio={v_ratio} of {dim_out} channels', dim_attn, num_heads)
+        self.dim_out = dim_out
+        self.dim_attn = dim_attn
+        self.num_features = dim_out + dim_attn
+        self.conv = conv
+        self.attn = RelMha2d(
+            dim,
+            dim_attn,
+            feat_size,
+            num_heads=num_heads,
+            dim_head=dim_qk // num_heads,
+            qkv_bias=qkv_bias,
+            rel_pos=rel_pos,
+            attn_proj=attn_proj,
+            attn_drop=attn_drop,
+            proj_drop=proj_drop,
+            **dd,
+        )
+        self.pool = _downsample(stride, ceil)
+        self.norm = norm_layer(self.num_features, **dd)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start the normalisation as identity; the two paths have their own start."""
+        _start_norm_as_identity(self.norm)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run both paths, concatenate (Eq. 6, 7), normalise."""
+        y: torch.Tensor = self.norm(torch.cat([self.conv(x), self.pool(self.attn(x))], dim=1))
+        return y
+
+
+class Transition(ConvNormAct):
+    """The convolution block between two forms ("3x3 Conv, 2048"): brings `dim + dim_attn` channels back to `dim`.
+
+    It starts as identity on the first `dim` channels and zero on the attention's, so that in eval mode a fresh one
+    hands on what the convolutional path computed, for an activation that keeps that path's values (ReLU after ReLU).
+
+    Where the paper is silent: batch norm and activation follow the convolution, as everywhere in a ResNet.
+    A `kernel_size` of 1 costs a ninth of the parameters.
+
+    Raises:
+        ValueError: If `kernel_size` is even: it would shift the map.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        norm_layer: type[nn.Module] = nn.BatchNorm2d,
+        act_layer: type[nn.Module] = nn.ReLU,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f'transition_kernel={kernel_size} was given, it must be odd (3 in the paper).')
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            norm_layer=norm_layer,
+            act_layer=act_layer,
+            device=device,
+            dtype=dtype,
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as identity on the first channels and zero on the others."""
+        nn.init.dirac_(self.conv.weight)
+        _start_norm_as_identity(self.bn)
+
+
+class ConvAttnStage(nn.Sequential):
+    """A stage of convolutional-attentional forms, one for each block of a backbone's stage, with transitions between.
+
+    form, transition, form, transition, ..., form: block i becomes the convolutional path of the module at index 2i.
+    With one block it is a single form (the paper's VGG stage, Fig. 3); with three, its ResNet50 stage (Fig. 4).
+
+        stage = ConvAttnStage(resnet.layer4, dim=1024, dim_out=2048, feat_size=14, stride=2)
+
+    Args:
+        blocks: The backbone's own blocks. The first takes `dim` channels, the others `dim_out`; all give `dim_out`.
+        dim: Channels of the map that enters the stage.
+        dim_out: Channels that each block gives (D_out).
+        feat_size: Height and width of the map that enters the stage, in positions.
+        stride: How much smaller the first block makes the map, 1 or 2; the others keep its size.
+        ceil: Whether the first block rounds an odd size up (a strided convolution) or down (a max pool).
+        transition_kernel: Kernel size of the transitions.
+        norm_layer: Normalisation of forms and transitions.
+        act_layer: Activation of the transitions.
+        device: Device of the parameters.
+        dtype: Type of the parameters.
+        **attn_args: `num_heads`, `qk_ratio`, `v_ratio` and whatever else `ConvAttn` takes.
+
+    Shape:
+        x: (B, dim, H, W) -> (B, num_features, H', W') with `num_features = dim_out + v_ratio * dim_out`
+
+    Raises:
+        ValueError: If there is no block, and where `ConvAttn` and `Transition` raise it.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module] | nn.Sequential,
+        dim: int,
+        dim_out: int,
+        feat_size: int | tuple[int, int],
+        stride: int = 1,
+        ceil: bool = True,
+        transition_kernel: int = 3,
+        norm_layer: type[nn.Module] = nn.BatchNorm2d,
+        act_layer: type[nn.Module] = nn.ReLU,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **attn_args: Unpack[AttnArgs],
+    ) -> None:
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        super().__init__()
+        if len(blocks) == 0:
+            raise ValueError('The stage got no blocks, it needs at least one to be its convolutional path.')
+        size = to_2tuple(feat_size)
+        self.num_features = dim_out
+        for index, block in enumerate(blocks):
+            if index > 0:
+                self.append(Transition(self.num_features, dim_out, transition_kernel, norm_layer, act_layer, **dd))
+            form = ConvAttn(block, dim, dim_out, size, stride, ceil, norm_layer=norm_layer, **attn_args, **dd)
+            self.append(form)
+            self.num_features = form.num_features
+            size = tuple(-(-s // stride) if ceil else s // stride for s in size)
+            dim, stride = dim_out, 1

@@ -1,0 +1,217 @@
+"""Relative multi-head attention over a feature map (the paper's Eq. 1 to 4).
+
+For a map of H x W positions, a position i at (y_i, x_i), and heads of d query and key channels:
+
+    logits[i, j] = (q_i . k_j + q_i . rW[x_j - x_i] + q_i . rH[y_j - y_i]) / sqrt(d)
+
+rH and rW are learned tables of 2H - 1 and 2W - 1 rows of width d, one pair for all heads of a layer.
+
+The position terms need no N x N table. With bH_i = [q_i . rH[y - y_i]] over all y, and bW_i likewise over all x,
+logits[i, j] is the dot product of [q_i, bH_i, bW_i] with [k_j, onehot(y_j), onehot(x_j)]: attention with longer
+queries and keys and no mask, which any fused kernel computes.
+"""
+
+from typing import Any, Final
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from timm.layers import to_2tuple, trunc_normal_, use_fused_attn
+
+__all__ = ['RelMha2d', 'check_heads', 'position_logits', 'relative_rows', 'resample_table']
+
+
+def check_heads(name: str, width: int, num_heads: int) -> None:
+    """Refuse a width that the heads cannot share equally.
+
+    Args:
+        name: What the width is, for the message.
+        width: Channels to be shared.
+        num_heads: Heads that share them.
+
+    Raises:
+        ValueError: If `num_heads` is not positive or does not divide `width`; the message lists what would fit.
+    """
+    if num_heads < 1:
+        raise ValueError(f'num_heads={num_heads} was given, it must be at least 1.')
+    if width < 1 or width % num_heads:
+        heads = ', '.join(str(n) for n in range(1, min(max(width, 0), 64) + 1) if width % n == 0) or 'none'
+        below, above = width // num_heads * num_heads, -(-max(width, 1) // num_heads) * num_heads
+        widths = ' or '.join(str(w) for w in (below, above) if w > 0)
+        raise ValueError(
+            f'{name} is {width}, which num_heads={num_heads} does not divide. '
+            f'With {width} channels, num_heads can be {heads}; with {num_heads} heads, use {widths} channels.'
+        )
+
+
+def resample_table(table: torch.Tensor, length: int) -> torch.Tensor:
+    """Resample a table of relative positions to another number of rows, the middle row (offset 0) staying the middle.
+
+    Args:
+        table: (2 * size - 1, d)
+        length: Rows wanted. The native length gives the table itself, exactly.
+
+    Returns:
+        (length, d)
+    """
+    return F.interpolate(table.t().unsqueeze(0), size=[length], mode='linear', align_corners=False)[0].t()
+
+
+def relative_rows(table: torch.Tensor, size: int) -> torch.Tensor:
+    """Lay a table of relative positions out by absolute positions: rows[i, j] = r[j - i].
+
+    Args:
+        table: (2 * size - 1, d), row `size - 1 + offset` is r[offset].
+        size: Positions along this axis.
+
+    Returns:
+        (size, size, d)
+    """
+    windows = table.unfold(0, size, 1)  # size, d, size: windows[s, :, j] = table[s + j]
+    return windows.flip(0).transpose(1, 2)
+
+
+def position_logits(
+    q: torch.Tensor,
+    height_rel: torch.Tensor,
+    width_rel: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the position terms of Eq. 3, one axis at a time.
+
+    Args:
+        q: (B, num_heads, H, W, d)
+        height_rel: (2 * H - 1, d), row `H - 1 + (y_j - y_i)`.
+        width_rel: (2 * W - 1, d), row `W - 1 + (x_j - x_i)`.
+
+    Returns:
+        q_i . rH[y - y_i] for every y, (B, num_heads, H * W, H), and
+        q_i . rW[x - x_i] for every x, (B, num_heads, H * W, W).
+    """
+    rows = relative_rows(height_rel, q.shape[2])
+    columns = relative_rows(width_rel, q.shape[3])
+    height_logits = torch.einsum('bnhwd,hyd->bnhwy', q, rows).flatten(2, 3)
+    width_logits = torch.einsum('bnhwd,wxd->bnhwx', q, columns).flatten(2, 3)
+    return height_logits, width_logits
+
+
+class RelMha2d(nn.Module):
+    """Multi-head attention over a feature map with learned relative positions (Eq. 1 to 4).
+
+    Source: "Augmented CNN models with relative multi-head attention for target recognition in infrared images".
+    Queries and keys are `num_heads * dim_head` channels wide (d_k), values and output `dim_out` channels (d_v).
+    Where the paper is silent: both position terms are scaled like the content term (as Eq. 4 writes it); the output
+    projection W^a of Eq. 2, which Eq. 5 leaves out, is there by default and has a bias.
+
+    Any H x W is taken at run time: the tables are resampled to the map, exactly themselves at `feat_size`.
+
+    Args:
+        dim: Channels of the input.
+        dim_out: Channels of the output, `dim` if None.
+        feat_size: Height and width of the map that the position tables are built for, in positions.
+        num_heads: Attention heads.
+        dim_head: Query and key channels of one head, `dim_out * qk_ratio / num_heads` if None.
+        qk_ratio: Query and key channels over `dim_out`, used where `dim_head` is None.
+        qkv_bias: Whether the projections to queries, keys and values have a bias.
+        rel_pos: Whether positions take part at all (False: the "None" row of the paper's Table 3).
+        attn_proj: Whether the output is projected (W^a of Eq. 2).
+        attn_drop: Dropout of attention weights.
+        proj_drop: Dropout of the output.
+        device: Device of the parameters.
+        dtype: Type of the parameters.
+
+    Shape:
+        x: (B, dim, H, W) -> (B, dim_out, H, W)
+
+    Raises:
+        ValueError: If the heads cannot share the channels equally, or `feat_size` is not positive.
+    """
+
+    rel_pos: Final[bool]
+    fused_attn: Final[bool]
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int | None = None,
+        feat_size: int | tuple[int, int] = 7,
+        num_heads: int = 8,
+        dim_head: int | None = None,
+        qk_ratio: float = 1.0,
+        qkv_bias: bool = False,
+        rel_pos: bool = True,
+        attn_proj: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        super().__init__()
+        dim_out = dim_out or dim
+        height, width = to_2tuple(feat_size)
+        if height < 1 or width < 1:
+            raise ValueError(f'feat_size is {height} x {width}, both sides must be at least 1 position.')
+        check_heads('The output of the attention (dim_out)', dim_out, num_heads)
+        dim_qk = round(dim_out * qk_ratio) if dim_head is None else dim_head * num_heads
+        check_heads('The width of queries and keys (dim_out * qk_ratio)', dim_qk, num_heads)
+        self.dim_out = dim_out
+        self.dim_qk = dim_qk
+        self.num_heads = num_heads
+        self.dim_head = dim_qk // num_heads
+        self.scale = self.dim_head**-0.5
+        self.rel_pos = rel_pos
+        self.fused_attn = use_fused_attn()
+
+        self.qkv = nn.Conv2d(dim, 2 * dim_qk + dim_out, 1, bias=qkv_bias, **dd)
+        if rel_pos:
+            self.height_rel = nn.Parameter(torch.empty(2 * height - 1, self.dim_head, **dd))
+            self.width_rel = nn.Parameter(torch.empty(2 * width - 1, self.dim_head, **dd))
+        else:
+            self.register_parameter('height_rel', None)
+            self.register_parameter('width_rel', None)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Conv2d(dim_out, dim_out, 1, **dd) if attn_proj else nn.Identity()
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw projections with a standard deviation of one over the square root of what they sum over."""
+        for conv in (self.qkv, self.proj):
+            if isinstance(conv, nn.Conv2d):
+                trunc_normal_(conv.weight, std=conv.in_channels**-0.5)
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
+        if self.rel_pos:
+            trunc_normal_(self.height_rel, std=self.scale)
+            trunc_normal_(self.width_rel, std=self.scale)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Attend over all positions of the map."""
+        B, _, H, W = x.shape
+        q, k, v = self.qkv(x).split([self.dim_qk, self.dim_qk, self.dim_out], dim=1)
+        q = q.reshape(B, self.num_heads, self.dim_head, H * W).transpose(-2, -1) * self.scale  # B, heads, N, d
+        k = k.reshape(B, self.num_heads, self.dim_head, H * W).transpose(-2, -1)
+        v = v.reshape(B, self.num_heads, -1, H * W).transpose(-2, -1)
+
+        if self.rel_pos:
+            height_logits, width_logits = position_logits(
+                q.unflatten(2, [H, W]),
+                resample_table(self.height_rel, 2 * H - 1),
+                resample_table(self.width_rel, 2 * W - 1),
+            )
+            # onehot(y_j) and onehot(x_j) of every position j
+            y_onehot = x.new_ones([H]).diag().unsqueeze(1).expand(H, W, H).reshape(H * W, H)
+            x_onehot = x.new_ones([W]).diag().unsqueeze(0).expand(H, W, W).reshape(H * W, W)
+            onehot = torch.cat([y_onehot, x_onehot], dim=-1).to(k.dtype)
+            q = torch.cat([q, height_logits, width_logits], dim=-1)  # B, heads, N, d + H + W
+            k = torch.cat([k, onehot.expand(B, self.num_heads, H * W, H + W)], dim=-1)
+
+        if self.fused_attn:
+            dropout = self.attn_drop.p if self.training else 0.0
+            out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=1.0)
+        else:
+            attn = self.attn_drop((q @ k.transpose(-2, -1)).softmax(dim=-1))  # B, heads, N, N
+            out = attn @ v
+        out = out.transpose(-2, -1).reshape(B, self.dim_out, H, W)
+        y: torch.Tensor = self.proj_drop(self.proj(out))
+        return y

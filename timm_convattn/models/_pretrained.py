@@ -1,0 +1,92 @@
+"""Checkpoints into augmented models: a backbone's, whose function is kept, or a model's own of another input size."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from timm_convattn.layers.conv_attn import ConvAttn, Transition
+from timm_convattn.layers.rel_mha import RelMha2d, resample_table
+
+__all__ = ['StateDict', 'fit_checkpoint', 'pad_classifier']
+
+StateDict = dict[str, torch.Tensor]
+
+
+def fit_checkpoint(
+    checkpoint: Mapping[str, Any],
+    model: nn.Module,
+    from_backbone: Callable[[StateDict], StateDict],
+    classifier: str,
+) -> StateDict:
+    """Bring a checkpoint into the form that `model` loads, or refuse it.
+
+    A checkpoint without any of the attention's parameters is a backbone's: `from_backbone` gives its entries the
+    model's names, and the new parts keep the start with which the model computes what the backbone computes. Position
+    tables of another input size are resampled. The names are compared here, because timm itself compares nothing
+    where the classifier is not used.
+
+    Args:
+        checkpoint: The entries, or a mapping that holds them under 'state_dict'.
+        model: The model to be loaded.
+        from_backbone: Renames a backbone's entries; what the model has no place for it leaves out.
+        classifier: Name of the model's classifier, which a checkpoint may lack.
+
+    Returns:
+        The entries by the names of `model`.
+
+    Raises:
+        ValueError: If entries of the model are missing, or there are entries that it does not have.
+    """
+    found: StateDict = dict(checkpoint.get('state_dict', checkpoint))
+    wanted: StateDict = model.state_dict()
+    attention = tuple(f'{name}.' for name, module in model.named_modules() if isinstance(module, RelMha2d))
+    if not any(key.startswith(attention) for key in found):
+        new_parts = tuple(_new_parts(model))
+        found = {key: value for key, value in wanted.items() if key.startswith(new_parts)} | from_backbone(found)
+    for key in wanted.keys() & found.keys():
+        if key.endswith(('.height_rel', '.width_rel')) and len(found[key]) != len(wanted[key]):
+            found[key] = resample_table(found[key], len(wanted[key]))
+    _compare_names(found, wanted, f'{classifier}.')
+    return found
+
+
+def pad_classifier(weight: torch.Tensor, num_features: int) -> torch.Tensor:
+    """Widen a classifier's weight by zeros, which leave the attention's channels unread.
+
+    Args:
+        weight: (num_classes, features of the backbone)
+        num_features: Features of the augmented model, the backbone's first.
+
+    Returns:
+        (num_classes, num_features)
+    """
+    return torch.cat([weight, weight.new_zeros(weight.shape[0], num_features - weight.shape[1])], dim=1)
+
+
+def _new_parts(model: nn.Module) -> Iterator[str]:
+    """Give the name prefixes of everything that the backbone does not have."""
+    for name, module in model.named_modules():
+        if isinstance(module, RelMha2d | Transition):
+            yield f'{name}.'
+        elif isinstance(module, ConvAttn):
+            yield f'{name}.norm.'
+
+
+def _compare_names(found: StateDict, wanted: StateDict, ignored_prefix: str) -> None:
+    """Refuse a checkpoint whose names, the classifier's aside, are not the model's."""
+    missing = sorted(key for key in wanted.keys() - found.keys() if not key.startswith(ignored_prefix))
+    foreign = sorted(key for key in found.keys() - wanted.keys() if not key.startswith(ignored_prefix))
+    # a checkpoint may be older than batch norm's counter of batches, which only a momentum of None reads
+    missing = [key for key in missing if not key.endswith('.num_batches_tracked')]
+    if missing or foreign:
+        parts = [
+            f'{what} {", ".join(keys[:5])}{" ..." if len(keys) > 5 else ""} ({len(keys)} in all)'
+            for what, keys in (('it lacks', missing), ('the model has no', foreign))
+            if keys
+        ]
+        raise ValueError(
+            f'The checkpoint does not fit this model: {"; ".join(parts)}. '
+            'Give a checkpoint of this architecture or of its backbone.'
+        )

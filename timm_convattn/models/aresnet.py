@@ -1,0 +1,194 @@
+"""ResNets whose last stage is convolutional-attentional ("AResNet50" of the paper).
+
+Paper: "Augmented CNN models with relative multi-head attention for target recognition in infrared images".
+The backbones are timm's ResNets ("Deep Residual Learning for Image Recognition", arXiv:1512.03385).
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn as nn
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import get_act_layer, get_norm_layer, to_2tuple
+from timm.models import ResNet, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import BasicBlock, Bottleneck
+
+from timm_convattn.layers import ConvAttnStage
+from timm_convattn.models._pretrained import StateDict, fit_checkpoint, pad_classifier
+
+__all__ = ['AResNet', 'checkpoint_filter_fn']
+
+
+class AResNet(ResNet):
+    """A ResNet with the paper's stage 4 (Fig. 4): one convolutional-attentional form for each residual block.
+
+    Every residual block is the convolutional path of a form (Eq. 7: it adds X itself), beside a relative multi-head
+    attention (Eq. 1 to 5). In the first form, whose block has stride 2, the attention's output is pooled 3x3 with
+    stride 2. A convolution block brings the channels back to the block's width between two forms.
+
+    Where the paper is silent: the transition is convolution, batch norm, ReLU; the top is timm's (global average
+    pool, dropout, linear); the new parts start so that the model computes what the ResNet computes, up to a fresh
+    classifier, whatever weights the ResNet has.
+
+    Args:
+        block: Residual block.
+        layers: Blocks of each stage.
+        num_classes: Classes, 0 for pooled features.
+        in_chans: Channels of the image.
+        img_size: Height and width that the position tables are built for, in pixels. Other sizes are taken as well.
+        num_heads: Attention heads (N_h).
+        qk_ratio: Query and key channels over the stage's channels (d_k / D_out).
+        v_ratio: Value channels over the stage's channels (d_v / D_out).
+        qkv_bias: Whether the projections to queries, keys and values have a bias.
+        rel_pos: Whether the attention knows relative positions.
+        attn_proj: Whether the attention projects its output (W^a of Eq. 2).
+        attn_drop: Dropout of attention weights.
+        proj_drop: Dropout of the attention's output.
+        transition_kernel: Kernel size of the convolutions between the forms: 3 in the paper, 1 is lean.
+        act_layer: Activation.
+        norm_layer: Normalisation.
+        device: Device of the parameters.
+        dtype: Type of the parameters.
+        **kwargs: Whatever else `timm.models.ResNet` takes.
+
+    Raises:
+        ValueError: If the ratios give widths that the heads cannot share equally.
+        TypeError: If `kwargs` holds what a ResNet does not take.
+    """
+
+    layer4: nn.Sequential
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: tuple[int, ...],
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        img_size: int | tuple[int, int] = 224,
+        num_heads: int = 8,
+        qk_ratio: float = 0.125,
+        v_ratio: float = 0.125,
+        qkv_bias: bool = False,
+        rel_pos: bool = True,
+        attn_proj: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        transition_kernel: int = 3,
+        act_layer: Any = nn.ReLU,
+        norm_layer: Any = nn.BatchNorm2d,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> None:
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        super().__init__(
+            block, layers, num_classes, in_chans, act_layer=act_layer, norm_layer=norm_layer, **kwargs, **dd
+        )
+        stage3, stage4 = self.feature_info[-2:]
+        self.layer4 = ConvAttnStage(
+            self.layer4,
+            dim=stage3['num_chs'],
+            dim_out=stage4['num_chs'],
+            feat_size=tuple(math.ceil(size / stage3['reduction']) for size in to_2tuple(img_size)),
+            stride=stage4['reduction'] // stage3['reduction'],
+            transition_kernel=transition_kernel,
+            norm_layer=get_norm_layer(norm_layer),
+            act_layer=get_act_layer(act_layer),
+            num_heads=num_heads,
+            qk_ratio=qk_ratio,
+            v_ratio=v_ratio,
+            qkv_bias=qkv_bias,
+            rel_pos=rel_pos,
+            attn_proj=attn_proj,
+            attn_drop=attn_drop,
+            proj_drop=proj_drop,
+            **dd,
+        )
+        self.num_features = stage4['num_chs'] = self.layer4.num_features
+        self.reset_classifier(num_classes)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Name the position tables, which are embeddings and not to be decayed."""
+        return {name for name, _ in self.named_parameters() if name.endswith(('.height_rel', '.width_rel'))}
+
+
+def checkpoint_filter_fn(state_dict: StateDict, model: AResNet) -> StateDict:
+    """Fit a checkpoint of this architecture, or of the plain ResNet, to a model.
+
+    Args:
+        state_dict: The checkpoint.
+        model: The model to be loaded.
+
+    Returns:
+        The entries by the model's names.
+
+    Raises:
+        ValueError: If the checkpoint does not fit.
+    """
+
+    def from_resnet(backbone: StateDict) -> StateDict:
+        renamed = {}
+        for key, value in backbone.items():
+            if key.startswith('layer4.'):
+                _, index, rest = key.split('.', 2)
+                key = f'layer4.{2 * int(index)}.conv.{rest}'
+            elif key == 'fc.weight':
+                value = pad_classifier(value, model.num_features)
+            renamed[key] = value
+        return renamed
+
+    return fit_checkpoint(state_dict, model, from_resnet, classifier='fc')
+
+
+def _create_aresnet(variant: str, pretrained: bool = False, **kwargs: Any) -> AResNet:
+    model: AResNet = build_model_with_cfg(
+        AResNet, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs
+    )
+    return model
+
+
+def _cfg(url: str = '', **kwargs: Any) -> dict[str, Any]:
+    return {
+        'url': url,
+        'num_classes': 1000,
+        'input_size': (3, 224, 224),
+        'min_input_size': (3, 32, 32),
+        'pool_size': (7, 7),
+        'crop_pct': 0.95,
+        'test_input_size': (3, 288, 288),
+        'test_crop_pct': 1.0,
+        'interpolation': 'bicubic',
+        'mean': IMAGENET_DEFAULT_MEAN,
+        'std': IMAGENET_DEFAULT_STD,
+        'first_conv': 'conv1',
+        'classifier': 'fc',
+        'license': 'apache-2.0',
+        'origin_url': 'https://github.com/huggingface/pytorch-image-models',
+        'paper_ids': 'arXiv:2110.00476',
+        **kwargs,
+    }
+
+
+# The weights are the backbone's own: the filter gives them a model that computes what the backbone computes.
+default_cfgs = generate_default_cfgs(
+    {
+        'aresnet18_relmha.a1_in1k': _cfg(hf_hub_id='timm/resnet18.a1_in1k'),
+        'aresnet50_relmha.a1_in1k': _cfg(hf_hub_id='timm/resnet50.a1_in1k'),
+    }
+)
+
+
+@register_model
+def aresnet18_relmha(pretrained: bool = False, **kwargs: Any) -> AResNet:
+    """ResNet18 with a convolutional-attentional stage 4: the family's smallest, not in the paper."""
+    model_args = dict(block=BasicBlock, layers=(2, 2, 2, 2))
+    return _create_aresnet('aresnet18_relmha', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def aresnet50_relmha(pretrained: bool = False, **kwargs: Any) -> AResNet:
+    """ResNet50 with a convolutional-attentional stage 4: the paper's AResNet50 (Fig. 4)."""
+    model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3))
+    return _create_aresnet('aresnet50_relmha', pretrained, **dict(model_args, **kwargs))

@@ -1,0 +1,104 @@
+"""Results into tables and figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use('Agg')  # figures go to files: no display is needed, none is opened
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from timm_convattn.data.crops import CropSet
+
+__all__ = ['PAPER_TABLE_1', 'format_counts', 'format_table', 'plot_confusion_matrix', 'plot_crops']
+
+# Table 1 of the paper: crops of the FLIR starter set (v1.3). Its test crops are FLIR's validation frames.
+PAPER_TABLE_1 = {
+    'train': {'person': 22_372, 'vehicle': 41_260, 'bicycle': 3_986, 'dog': 226},
+    'validation': {'person': 5_779, 'vehicle': 5_432, 'bicycle': 471, 'dog': 14},
+}
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Align rows of text, the first column to the left and the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append('  '.join(cells).rstrip())
+    return '\n'.join(lines)
+
+
+def format_counts(crops: CropSet) -> str:
+    """Show the crops per split and class, beside the paper's Table 1 for the paper's data, and what was left out."""
+    rows = [['split', *crops.class_names, 'total']]
+    for split, counts in crops.counts.items():
+        rows.append([split, *(f'{counts[name]:,}' for name in crops.class_names), f'{sum(counts.values()):,}'])
+        if crops.is_starter_set and split in PAPER_TABLE_1:
+            paper = [PAPER_TABLE_1[split][name] for name in crops.class_names]
+            rows.append(['  paper, Table 1', *(f'{count:,}' for count in paper), f'{sum(paper):,}'])
+    left_out = [
+        f'left out of {split}: ' + ', '.join(f'{count:,} x {reason}' for reason, count in reasons.items())
+        for split, reasons in crops.dropped.items()
+        if reasons
+    ]
+    return '\n'.join([format_table(rows), *left_out])
+
+
+def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path, title: str) -> None:
+    """Draw a confusion matrix: rows are true classes, columns predicted ones, colours are shares of the row.
+
+    Args:
+        matrix: (num_classes, num_classes) counts. A class without samples has an empty row.
+        class_names: Names in the order of the matrix.
+        path: The PNG to write.
+        title: Title of the figure.
+    """
+    counts = np.asarray(matrix)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    figure, axes = plt.subplots(figsize=(1.6 + 1.1 * len(counts), 1.4 + 0.9 * len(counts)), layout='constrained')
+    axes.imshow(shares, cmap='Blues', vmin=0, vmax=1, aspect='auto')
+    for row, column in np.ndindex(*counts.shape):
+        text = f'{counts[row, column]:,}\n{shares[row, column]:.1%}' if totals[row, 0] else '-'
+        axes.text(column, row, text, ha='center', va='center', color='white' if shares[row, column] > 0.5 else 'black')
+    names = [name if total else f'{name}\n(no sample)' for name, total in zip(class_names, totals[:, 0], strict=True)]
+    axes.set_xticks(range(len(counts)), class_names)
+    axes.set_yticks(range(len(counts)), names)
+    axes.set_xlabel('predicted')
+    axes.set_ylabel('true')
+    axes.set_title(title, wrap=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_crops(crops: Any, path: Path, per_class: int = 12, seed: int = 0) -> None:
+    """Draw a sheet of randomly chosen crops, one row for each class that has any (as the paper's Fig. 5).
+
+    Args:
+        crops: A `datasets.Dataset` with columns `image` and `label`.
+        path: The PNG to write.
+        per_class: Crops in a row.
+        seed: Seed of the choice.
+    """
+    labels = np.asarray(crops['label'])
+    names = crops.features['label'].names
+    present = [index for index in range(len(names)) if (labels == index).any()]
+    figure, grid = plt.subplots(
+        len(present), per_class, figsize=(per_class, 1.1 * len(present)), layout='constrained', squeeze=False
+    )
+    rng = np.random.default_rng(seed)
+    for row, label in zip(grid, present, strict=True):
+        chosen = rng.permutation(np.flatnonzero(labels == label))[:per_class]
+        row[0].set_ylabel(names[label])
+        for axes in row:
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_frame_on(False)
+        for axes, index in zip(row, chosen, strict=False):
+            axes.imshow(crops[int(index)]['image'].convert('L').resize((60, 60)), cmap='gray', vmin=0, vmax=255)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
