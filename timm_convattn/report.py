@@ -13,7 +13,7 @@ import numpy as np
 
 from timm_convattn.data.crops import CropSet
 
-__all__ = ['PAPER_TABLE_1', 'format_counts', 'format_table', 'plot_confusion_matrix', 'plot_crops']
+__all__ = ['PAPER_TABLE_1', 'format_counts', 'format_metrics', 'format_table', 'plot_confusion_matrix', 'plot_crops']
 
 # Table 1 of the paper: crops of the FLIR starter set (v1.3). Its test crops are FLIR's validation frames.
 PAPER_TABLE_1 = {
@@ -46,6 +46,22 @@ def format_counts(crops: CropSet) -> str:
         if reasons
     ]
     return '\n'.join([format_table(rows), *left_out])
+
+
+def format_metrics(metrics: dict[str, Any]) -> str:
+    """Show the metrics of `timm_convattn.metrics.compute_metrics`, class by class and over all."""
+    rows = [['class', 'precision', 'recall', 'F1', 'samples']]
+    for name, scores in metrics['per_class'].items():
+        values = ['-' if scores[key] is None else f'{scores[key]:.4f}' for key in ('precision', 'recall', 'f1')]
+        rows.append([name, *values, f'{scores["support"]:,}' if scores['support'] else 'no sample'])
+    absent = metrics['absent_classes']
+    lines = [
+        format_table(rows),
+        f'accuracy {metrics["accuracy"]:.4f}, macro F1 {metrics["macro_f1"]:.4f}, '
+        f'weighted F1 {metrics["weighted_f1"]:.4f} over {metrics["num_samples"]:,} crops'
+        + (f' (macro over the classes with samples; none of {", ".join(absent)})' if absent else ''),
+    ]
+    return '\n'.join(lines)
 
 
 def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path, title: str) -> None:

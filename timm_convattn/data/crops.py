@@ -240,22 +240,27 @@ class _ShardWriter:
             self._write_group()
 
     def close(self) -> None:
-        if self.pending or not self.shards:  # a split without crops is an empty split
+        if self.pending:
             self._write_group()
+        if not self.shards:  # a split without crops is a shard without row groups
+            self._open_shard()
         self._close_shard()
         for index, shard in enumerate(self.shards):
             shard.rename(self.folder / f'{self.split}-{index:05d}-of-{len(self.shards):05d}.parquet')
 
     def _write_group(self) -> None:
-        if self.writer is None:
-            self.shards.append(self.folder / f'{self.split}-{len(self.shards):05d}')
-            self.writer = pq.ParquetWriter(self.shards[-1], self.schema)
-            self.rows_in_shard = 0
+        writer = self.writer or self._open_shard()
         group, self.pending = self.pending[:ROWS_PER_GROUP], self.pending[ROWS_PER_GROUP:]
-        self.writer.write_table(pa.Table.from_pylist(group, schema=self.schema))
+        writer.write_table(pa.Table.from_pylist(group, schema=self.schema))
         self.rows_in_shard += len(group)
         if self.rows_in_shard >= ROWS_PER_SHARD:
             self._close_shard()
+
+    def _open_shard(self) -> pq.ParquetWriter:
+        self.shards.append(self.folder / f'{self.split}-{len(self.shards):05d}')
+        self.writer = pq.ParquetWriter(self.shards[-1], self.schema)
+        self.rows_in_shard = 0
+        return self.writer
 
     def _close_shard(self) -> None:
         if self.writer is not None:

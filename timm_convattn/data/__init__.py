@@ -1,0 +1,1 @@
+"""FLIR ADAS folders to crops to batches; needs the extra `train`."""

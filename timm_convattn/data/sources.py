@@ -1,0 +1,107 @@
+"""Where crops come from: a folder of Parquet shards, a data set on the Hub, or the embedded thermal scenes."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import datasets
+import huggingface_hub.errors
+
+from timm_convattn.data import thermal_scenes
+from timm_convattn.data.crops import build_crops
+from timm_convattn.data.flir import LAYOUTS
+from timm_convattn.errors import InputError
+
+__all__ = ['cache_folder', 'class_names_of', 'content_hash', 'open_crops', 'scene_crops']
+
+
+def open_crops(source: str | None, splits: tuple[str, ...]) -> datasets.DatasetDict:
+    """Open a data set of crops and check that it is one.
+
+    Args:
+        source: A folder that `build_dataset.py` wrote, the id of a data set on the Hub, or None for the embedded
+            thermal scenes, which are drawn at the first use.
+        splits: The splits that are needed.
+
+    Returns:
+        The splits, with columns `image` (`Image`) and `label` (`ClassLabel`) at least.
+
+    Raises:
+        InputError: If there is no such data set, it cannot be reached, or it lacks a split, a column or class names.
+    """
+    name = str(scene_crops()) if source is None else source
+    if source is not None and Path(source).is_dir():
+        _refuse_flir_folder(Path(source))
+    try:
+        crops = datasets.load_dataset(name)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError, huggingface_hub.errors.HfHubHTTPError) as error:
+        raise InputError(
+            f'{name} could not be opened as a data set of crops ({type(error).__name__}: {error}). '
+            'Give a folder that build_dataset.py wrote, or the id of a data set on the Hub.'
+        ) from error
+    missing = [split for split in splits if split not in crops or len(crops[split]) == 0]
+    if missing:
+        seen = ', '.join(f'{split} ({len(crops[split]):,})' for split in crops)
+        raise InputError(f'{name} has no crops in {", ".join(missing)}; it has {seen}.')
+    for split in splits:
+        _check_columns(crops[split], f'{name}, split {split}')
+    return crops
+
+
+def class_names_of(crops: datasets.Dataset) -> list[str]:
+    """Give the names of the classes, in the order of the labels."""
+    names: list[str] = crops.features['label'].names
+    return names
+
+
+def content_hash(crops: datasets.Dataset) -> str:
+    """Hash the encoded images and the labels, in their order: equal where the crops are equal, wherever they lie."""
+    digest = hashlib.sha256()
+    columns = crops.select_columns(['image', 'label']).cast_column('image', datasets.Image(decode=False))
+    for batch in columns.iter(1_000):
+        for image, label in zip(batch['image'], batch['label'], strict=True):
+            digest.update(image['bytes'] or str(image['path']).encode())
+            digest.update(label.to_bytes(4, 'little'))
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Give the folder where this package keeps what it can make again."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'timm_convattn'
+
+
+def scene_crops(seed: int = 0) -> Path:
+    """Give the folder of the embedded scenes' crops; draw the scenes and cut the crops where the cache lacks them."""
+    folder = cache_folder() / f'thermal_scenes-v{1}-seed{seed}'
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(prefix='thermal_scenes.') as frames:
+            thermal_scenes.write_scenes(Path(frames) / 'flir', seed=seed)
+            try:
+                build_crops(Path(frames) / 'flir', folder, progress=False)
+            except (InputError, OSError):
+                if not folder.exists():  # else another process was faster, with the same crops
+                    raise
+    return folder
+
+
+def _refuse_flir_folder(folder: Path) -> None:
+    if any((folder / place).is_dir() for layout in LAYOUTS for place in layout.splits.values()) and not any(
+        folder.glob('**/*.parquet')
+    ):
+        raise InputError(
+            f'{folder} holds frames, not crops. Cut the crops first: '
+            f'python train_scripts/build_dataset.py --flir-root {folder} --out CROPS'
+        )
+
+
+def _check_columns(crops: datasets.Dataset, name: str) -> None:
+    wanted = {'image': datasets.Image, 'label': datasets.ClassLabel}
+    for column, kind in wanted.items():
+        seen = crops.features.get(column)
+        if not isinstance(seen, kind):
+            columns = ', '.join(f'{key} ({type(value).__name__})' for key, value in crops.features.items())
+            raise InputError(
+                f'{name}: the column "{column}" is {"missing" if seen is None else type(seen).__name__}, wanted '
+                f'{kind.__name__}. Its columns are {columns}. build_dataset.py writes what is wanted.'
+            )

@@ -1,0 +1,151 @@
+"""Classification metrics as `evaluate.Metric`s that need no network.
+
+All of them are read off the confusion matrix. A class without samples has no recall and no F1: it is reported with a
+support of 0 and `None`, named in `absent_classes`, and takes no part in the macro average. A class that has samples
+but was never predicted has a precision and an F1 of 0.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ['Accuracy', 'ClassReport', 'ConfusionMatrix', 'compute_metrics', 'confusion_matrix']
+
+
+def confusion_matrix(
+    references: npt.NDArray[np.integer], predictions: npt.NDArray[np.integer], num_classes: int
+) -> npt.NDArray[np.int64]:
+    """Count how often each class was predicted as each class.
+
+    Args:
+        references: (N,) true classes.
+        predictions: (N,) predicted classes.
+        num_classes: Number of classes.
+
+    Returns:
+        (num_classes, num_classes), rows are true classes, columns predicted ones.
+
+    Raises:
+        ValueError: If a label is outside 0 ... num_classes - 1.
+    """
+    for name, labels in (('references', references), ('predictions', predictions)):
+        if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+            raise ValueError(
+                f'{name} hold labels from {labels.min()} to {labels.max()}, wanted 0 to {num_classes - 1} '
+                f'({num_classes} classes).'
+            )
+    counts = np.bincount(references * num_classes + predictions, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+class _LabelMetric(evaluate.Metric):
+    """A metric of predicted against true labels.
+
+    Args:
+        class_names: Names of the classes, in the order of the labels.
+        **kwargs: Whatever else `evaluate.Metric` takes. Labels are kept in memory unless said otherwise.
+    """
+
+    def __init__(self, class_names: Sequence[str], **kwargs: Any) -> None:
+        self.class_names = list(class_names)
+        super().__init__(**{'keep_in_memory': True, 'cache_dir': tempfile.gettempdir(), **kwargs})
+
+    def _info(self) -> evaluate.MetricInfo:
+        label = datasets.Value('int64')
+        return evaluate.MetricInfo(
+            description=(self.__doc__ or '').splitlines()[0],
+            citation='',
+            inputs_description='predictions and references: labels, as integers',
+            features=datasets.Features({'predictions': label, 'references': label}),
+            format='numpy',
+        )
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """Add labels; floats are refused, since they would be cut to integers without a word."""
+        for name, labels in (('predictions', predictions), ('references', references)):
+            dtype = np.asarray(labels).dtype
+            if np.size(labels) and not np.issubdtype(dtype, np.integer):
+                raise ValueError(f'{name} are of type {dtype}, wanted integers: take the argmax of the logits first.')
+        super().add_batch(predictions=predictions, references=references, **kwargs)
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
+        """Compute over all labels added so far and those given."""
+        if predictions is None and self.writer is None:
+            raise ValueError('There are no labels to compute a metric of: add some first.')
+        if predictions is not None:
+            self.add_batch(predictions=predictions, references=references)
+        result: dict[str, Any] | None = super().compute(**kwargs)
+        return result
+
+    def _matrix(self, predictions: Any, references: Any) -> npt.NDArray[np.int64]:
+        return confusion_matrix(np.asarray(references), np.asarray(predictions), len(self.class_names))
+
+
+class Accuracy(_LabelMetric):
+    """Share of samples whose predicted class is the true one."""
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, Any]:
+        matrix = self._matrix(predictions, references)
+        return {'accuracy': float(matrix.trace() / matrix.sum())}
+
+
+class ClassReport(_LabelMetric):
+    """Precision, recall, F1, support of each class; macro and weighted F1 over the classes that have samples."""
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, Any]:
+        matrix = self._matrix(predictions, references)
+        per_class = {name: _class_scores(matrix, index) for index, name in enumerate(self.class_names)}
+        f1 = np.array([scores['f1'] for scores in per_class.values() if scores['support']], np.float64)
+        support = np.array([scores['support'] for scores in per_class.values() if scores['support']])
+        return {
+            'macro_f1': float(f1.mean()),
+            'weighted_f1': float(np.average(f1, weights=support)),
+            'absent_classes': [name for name, scores in per_class.items() if not scores['support']],
+            'per_class': per_class,
+        }
+
+
+class ConfusionMatrix(_LabelMetric):
+    """Counts of predicted (columns) against true (rows) classes."""
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, Any]:
+        return {'confusion_matrix': self._matrix(predictions, references).tolist()}
+
+
+def _class_scores(matrix: npt.NDArray[np.int64], index: int) -> dict[str, float | int | None]:
+    hits, support, predicted = matrix[index, index], matrix[index].sum(), matrix[:, index].sum()
+    if support == 0:
+        return {'precision': None, 'recall': None, 'f1': None, 'support': 0}
+    return {
+        'precision': float(hits / predicted) if predicted else 0.0,
+        'recall': float(hits / support),
+        'f1': float(2 * hits / (support + predicted)),
+        'support': int(support),
+    }
+
+
+def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str]) -> dict[str, Any]:
+    """Compute all metrics of this module.
+
+    Args:
+        predictions: (N,) predicted labels, integers.
+        references: (N,) true labels, integers.
+        class_names: Names of the classes, in the order of the labels.
+
+    Returns:
+        num_samples, accuracy, macro_f1, weighted_f1, absent_classes, per_class, confusion_matrix; plain numbers.
+
+    Raises:
+        ValueError: If there are no labels, or labels that are not integers or not of a class.
+    """
+    if len(references) == 0:
+        raise ValueError('There are no samples to evaluate on.')
+    metrics: dict[str, Any] = {'num_samples': len(references)}
+    for kind in (Accuracy, ClassReport, ConfusionMatrix):
+        metrics |= kind(class_names).compute(predictions=predictions, references=references) or {}
+    return metrics

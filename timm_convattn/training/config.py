@@ -1,0 +1,226 @@
+"""The configuration of a fine-tuning run: one dataclass that recipes (YAML) and the command line fill.
+
+A recipe gives defaults, the command line wins. Keys of a recipe are the names of the options, flat.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+import yaml
+
+from timm_convattn.errors import InputError
+
+__all__ = ['Config', 'DataConfig', 'ModelConfig', 'RunConfig', 'TrainConfig', 'flat', 'parse_config', 'read_recipe']
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Crops and what is done to them."""
+
+    data: str | None = None
+    """Folder of crops (from build_dataset.py) or id of a data set on the Hub. None: the embedded thermal scenes."""
+    img_size: int | tuple[int, int] = 60
+    """Side, or height and width, that crops are resized to, in pixels."""
+    limit_train: int | None = None
+    """Train on this many crops, chosen by the seed."""
+    num_workers: int = 0
+    """Processes that load crops, for each training process. 0: the training process loads them."""
+    hflip: float = 0.5
+    """Probability of a horizontal flip."""
+    rotation: float = 10.0
+    """Random rotation to either side, in degrees."""
+    shift: float = 0.1
+    """Random shift to either side, of the width and of the height."""
+    shear: float = 10.0
+    """Random shear along x to either side, in degrees."""
+    zoom: float = 0.1
+    """Random zoom by a factor of 1 - zoom to 1 + zoom."""
+    brightness: float = 0.2
+    """Random brightness by a factor of 1 - brightness to 1 + brightness."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network and where its weights start."""
+
+    model: str = 'aresnet18_relmha'
+    """Name of a timm model, one of ours or any other."""
+    pretrained: bool = False
+    """Start from the weights that timm names for the model (for ours, the backbone's on ImageNet), from the Hub."""
+    init_from: str | None = None
+    """Start from the weights of this model: local-dir:RUN/model or hf-hub:owner/name."""
+    in_chans: Literal[1, 3] = 3
+    """Channels of the input: 1 for grey, 3 for grey three times."""
+    mean: tuple[float, ...] | None = None
+    """Mean that is taken from the pixels (in [0, 1]), one number or one a channel. None: the model's own."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation that the pixels are divided by. None: the model's own."""
+    drop_rate: float = 0.0
+    """Dropout before the classifier."""
+    model_args: tuple[str, ...] = ()
+    """Further arguments of the model, as name=value: num_heads=4 qk_ratio=0.25."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation."""
+
+    epochs: int = 10
+    """Passes over the training crops."""
+    batch_size: int = 32
+    """Crops in a batch, of each process."""
+    gradient_accumulation: int = 1
+    """Batches whose gradients make one step."""
+    optimizer: str = 'adamw'
+    """Name of an optimizer of timm."""
+    lr: float = 1e-3
+    """Highest learning rate."""
+    momentum: float = 0.9
+    """Momentum of SGD, or first beta of Adam's family."""
+    weight_decay: float = 0.0
+    """Weight decay; biases, norms and position tables are left out of it."""
+    schedule: Literal['constant', 'cosine', 'inverse_time'] = 'cosine'
+    """Learning rate over steps: constant; cosine to zero; or lr / (1 + lr_decay * step), Keras's decay."""
+    lr_decay: float = 0.0
+    """For the inverse_time schedule."""
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate grows from zero."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes."""
+    clip_grad: float | None = None
+    """Largest norm of the gradient."""
+    ema: bool = False
+    """Average the weights over the steps, and evaluate and save the average."""
+    ema_decay: float = 0.999
+    """Share of the average that stays at each step."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The run and its folder."""
+
+    config: Path | None = None
+    """Recipe to take the options from that the command line does not give (train_scripts/recipes/*.yaml)."""
+    output: Path | None = None
+    """Folder of the run. None: runs/<model>-<time>."""
+    resume: str | None = None
+    """Go on with a run: its folder, or latest for the one in --output (or else the newest in runs/)."""
+    seed: int = 0
+    """Seed of the weights, the order of the crops and the augmentation."""
+    mixed_precision: Literal['no', 'fp16', 'bf16'] | None = None
+    """Precision of training. None: what accelerate was launched with. Results are always evaluated in float32."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+    tracker: Literal['tensorboard', 'trackio', 'none'] = 'none'
+    """Experiment tracker that gets the log as well (extra: track)."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints. The last one and an interrupted one are always written."""
+    keep: int = 2
+    """Checkpoints to keep, the newest."""
+    threads: int | None = None
+    """Threads of each process on a CPU. None: the cores shared out among the processes of this machine."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run is told."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def check(self) -> None:
+        """Refuse options that are out of range or contradict each other.
+
+        Raises:
+            InputError: Naming the options.
+        """
+        at_least = {'epochs': 1, 'batch_size': 1, 'gradient_accumulation': 1, 'checkpoint_every': 1, 'keep': 1}
+        at_least |= {'num_workers': 0, 'limit_train': 1, 'seed': 0, 'lr': 0, 'threads': 1}
+        values = flat(self)
+        for key, lowest in at_least.items():
+            if values[key] is not None and values[key] < lowest:
+                raise InputError(f'{key} is {values[key]}, it must be at least {lowest}.')
+        if self.train.lr_decay and self.train.schedule != 'inverse_time':
+            raise InputError(f'lr_decay is {self.train.lr_decay}, which only schedule inverse_time reads.')
+        if self.model.pretrained and self.model.init_from:
+            raise InputError('pretrained and init_from both say where the weights start: give one of them.')
+        for key in ('mean', 'std'):
+            if values[key] is not None and len(values[key]) not in (1, self.model.in_chans):
+                raise InputError(f'{key} has {len(values[key])} numbers, wanted 1 or in_chans={self.model.in_chans}.')
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Give all options by name, as plain values that YAML and JSON can hold."""
+    options: dict[str, Any] = {}
+    for group in dataclasses.fields(config):
+        for key, value in vars(getattr(config, group.name)).items():
+            options[key] = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+    return options
+
+
+def parse_config(args: Sequence[str], recipe: Path | None = None, description: str | None = None) -> Config:
+    """Parse a command line: options, on top of a recipe, on top of the defaults.
+
+    Args:
+        args: The command line.
+        recipe: The recipe where the command line names none with `--config`.
+        description: What the program does, for `--help`.
+
+    Raises:
+        InputError: If the recipe cannot be used, or options contradict each other.
+        SystemExit: If the command line cannot be parsed, or asks for help; the reason or the help is printed.
+    """
+    config = _parse(args, description)
+    path = config.run.config or recipe
+    if path is not None:  # of two values for an option the later one counts
+        config = _parse([*read_recipe(path), *args], description)
+    config.check()
+    return config
+
+
+def read_recipe(path: Path) -> list[str]:
+    """Read a recipe, a YAML mapping whose keys are names of options, as the command line that says the same.
+
+    Raises:
+        InputError: If the file is missing or no mapping, a key is unknown, or a value is not of its option's type.
+    """
+    if not path.is_file():
+        raise InputError(f'There is no recipe {path}. The recipes are in train_scripts/recipes.')
+    try:
+        recipe = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f'{path} is no YAML file: {error}') from error
+    if not isinstance(recipe, dict):
+        raise InputError(f'{path} holds a {type(recipe).__name__}, wanted a mapping of options, such as "epochs: 10".')
+    known = flat(Config())
+    args: list[str] = []
+    for key, value in recipe.items():
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            raise InputError(f'{path}: there is no option "{key}".' + (f' Did you mean "{close[0]}"?' if close else ''))
+        option = _as_option(key, value)
+        try:
+            _parse(option)
+        except SystemExit:
+            raise InputError(f'{path}: {key} cannot be {value!r}. finetune.py --help says what it can be.') from None
+        args += option
+    return args
+
+
+def _parse(args: Sequence[str], description: str | None = None) -> Config:
+    return tyro.cli(Config, args=args, description=description, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def _as_option(key: str, value: Any) -> list[str]:
+    flag = key.replace('_', '-')
+    if isinstance(value, bool):
+        return [f'--{flag}' if value else f'--no-{flag}']
+    values = value if isinstance(value, list) else [value]
+    return [f'--{flag}', *(str(item) for item in values)]

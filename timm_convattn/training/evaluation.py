@@ -1,0 +1,183 @@
+"""The evaluation that a run ends with and `validate.py` repeats, and the record of it."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import timm
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from timm_convattn.data.pipeline import CropImages
+from timm_convattn.data.sources import class_names_of, content_hash
+from timm_convattn.errors import InputError
+from timm_convattn.hub import model_data_config, pretrained_cfg
+from timm_convattn.metrics import compute_metrics
+
+__all__ = ['describe_environment', 'evaluate', 'evaluation_loader', 'evaluation_record', 'use_threads', 'write_json']
+
+
+def evaluation_loader(
+    crops: datasets.Dataset, data_config: dict[str, Any], batch_size: int, num_workers: int = 0
+) -> DataLoader[Any]:
+    """Load crops as timm's own evaluation transform makes them for a model, in their order."""
+    transform = timm.data.create_transform(**data_config, is_training=False)
+    images = CropImages(crops, transform, in_chans=data_config['input_size'][0])
+    return DataLoader(images, batch_size=batch_size, num_workers=num_workers)
+
+
+def evaluate(
+    model: nn.Module, loader: DataLoader[Any], accelerator: Accelerator, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Evaluate a model over all samples of a loader, each counted once whatever the number of processes.
+
+    Args:
+        model: In eval mode for the duration; gives (B, num_classes) logits.
+        loader: Prepared by `accelerator`.
+        accelerator: Gathers the processes' results.
+        class_names: Names of the classes, in the order of the logits.
+
+    Returns:
+        The metrics of `compute_metrics`, and `loss`: the mean cross entropy.
+    """
+    was_training = model.training
+    model.eval()
+    kept: tuple[list[torch.Tensor], ...] = ([], [], [])
+    quiet = None if accelerator.is_local_main_process else True  # None: quiet where there is no terminal
+    with torch.inference_mode():
+        for images, labels, _ in tqdm(loader, desc='Evaluating', unit='batch', leave=False, disable=quiet):
+            logits = model(images).float()
+            loss = F.cross_entropy(logits, labels, reduction='none')
+            for values, value in zip(kept, (logits.argmax(1), labels, loss), strict=True):
+                values.append(accelerator.gather_for_metrics(value).cpu())
+    model.train(was_training)
+    predictions, references, losses = (torch.cat(values) for values in kept)
+    metrics = compute_metrics(predictions.numpy(), references.numpy(), class_names)
+    return {'loss': losses.double().mean().item(), **metrics}
+
+
+def evaluation_record(
+    model: nn.Module,
+    model_classes: Sequence[str],
+    crops: datasets.Dataset,
+    source: str,
+    split: str,
+    accelerator: Accelerator,
+    batch_size: int,
+    num_workers: int = 0,
+) -> dict[str, Any]:
+    """Evaluate a trained model on a split, in float32, and record what was measured on what and where.
+
+    Args:
+        model: A model that timm created or loaded.
+        model_classes: Names of its classes, in the order of its logits.
+        crops: The split.
+        source: Where the crops come from.
+        split: Name of the split.
+        accelerator: Which device and processes to use.
+        batch_size: Crops in a batch.
+        num_workers: Processes that load crops.
+
+    Returns:
+        What goes into a results file: `model`, `data`, `metrics`, `environment`.
+
+    Raises:
+        InputError: If the model's classes are not the crops'.
+    """
+    names = class_names_of(crops)
+    if list(model_classes) != names:
+        raise InputError(
+            f'The model knows {len(model_classes)} classes ({", ".join(model_classes)}), {source} has {len(names)} '
+            f'({", ".join(names)}). Give crops of the same classes, or fine-tune the model on these.'
+        )
+    config = model_data_config(model)
+    loader = accelerator.prepare(evaluation_loader(crops, config, batch_size, num_workers))
+    metrics = evaluate(model.to(accelerator.device), loader, accelerator, names)
+    return {
+        'model': {
+            'architecture': pretrained_cfg(model)['architecture'],
+            'parameters': sum(parameter.numel() for parameter in model.parameters()),
+            'input': {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()},
+        },
+        'data': {'source': source, 'split': split, 'sha256': content_hash(crops), 'class_names': names},
+        'metrics': metrics,
+        'environment': describe_environment(accelerator),
+    }
+
+
+def describe_environment(accelerator: Accelerator) -> dict[str, Any]:
+    """Say when, with which command, versions and hardware something was measured."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        'date': datetime.now(UTC).isoformat(timespec='seconds'),
+        'command': shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        'commit': _commit(),
+        'versions': {
+            'python': platform.python_version(),
+            **{name: version(name) for name in ('timm-convattn', 'timm', 'torch', 'accelerate', 'datasets')},
+        },
+        'hardware': {
+            'processes': accelerator.num_processes,
+            'device': str(accelerator.device.type),
+            'gpus': gpus,
+            'cpu': _processor(),
+            'cores': os.cpu_count(),
+            'threads': torch.get_num_threads(),
+        },
+    }
+
+
+def _commit() -> str | None:
+    """Give the commit of the checkout that this package is run from, if it is one."""
+    try:
+        result = subprocess.run(
+            ['git', 'describe', '--always', '--dirty', '--exclude', '*'],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def use_threads(accelerator: Accelerator, threads: int | None) -> None:
+    """Set the threads of each process on a CPU: those asked for, or the cores shared out among the processes.
+
+    `accelerate launch` starts a single process with one thread unless told otherwise.
+    """
+    if accelerator.device.type == 'cpu':
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+        local_processes = int(os.environ.get('LOCAL_WORLD_SIZE', accelerator.num_processes))
+        torch.set_num_threads(threads or max(1, cores // local_processes))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file beside its place and move it there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f'.{path.name}')
+    beside.write_text(json.dumps(content, indent=2) + '\n')
+    beside.replace(path)

@@ -1,0 +1,108 @@
+"""Fine-tuning a timm model on crops, from the crops to the report."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch.nn as nn
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from timm_convattn.data.sources import class_names_of, open_crops
+from timm_convattn.errors import InputError
+from timm_convattn.hub import save_model
+from timm_convattn.report import format_metrics, plot_confusion_matrix
+from timm_convattn.training.checkpoints import Progress
+from timm_convattn.training.config import Config, flat
+from timm_convattn.training.evaluation import evaluation_record, use_threads, write_json
+from timm_convattn.training.loop import Training
+from timm_convattn.training.networks import create_network, load_network, network_input
+from timm_convattn.training.run_folder import claim_folder
+
+__all__ = ['finetune']
+
+
+def finetune(config: Config) -> Path:
+    """Fine-tune a model, evaluate what was saved, and leave a run folder.
+
+    The folder holds `config.yaml`, `log.jsonl` (a line an epoch), `checkpoints/`, `model/` (for
+    `timm.create_model('local-dir:...')`), `results.json` and `confusion_matrix.png`.
+
+    Args:
+        config: What to do. With `run.resume`, a configuration that `resume_config` gave.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InputError: If options, data or weights cannot be used; nothing is written then.
+        Interrupted: If a signal asked for it; a checkpoint was written.
+    """
+    config.check()
+    accelerator = _create_accelerator(config)
+    use_threads(accelerator, config.run.threads)
+    set_seed(config.run.seed)
+    with accelerator.main_process_first():
+        crops = open_crops(config.data.data, ('train', 'validation'))
+    class_names = class_names_of(crops['validation'])
+    if class_names_of(crops['train']) != class_names:
+        raise InputError('The splits train and validation have different classes.')
+    img_size = (config.data.img_size,) * 2 if isinstance(config.data.img_size, int) else config.data.img_size
+    with accelerator.main_process_first():  # one download, if any
+        model = create_network(config.model, len(class_names), img_size)
+    data_config = network_input(config.model, model, img_size)
+
+    folder = claim_folder(config, accelerator)
+    train = Training(config, accelerator, model, crops, class_names, data_config, folder)
+    train.run()
+    if accelerator.is_main_process:
+        _save_finished(train.weights(), folder / 'model', class_names, data_config)
+    accelerator.wait_for_everyone()
+    _report(config, accelerator, crops['validation'], folder, train.progress)
+    accelerator.end_training()
+    return folder
+
+
+def _create_accelerator(config: Config) -> Accelerator:
+    try:
+        return Accelerator(
+            mixed_precision=config.run.mixed_precision,
+            gradient_accumulation_steps=config.train.gradient_accumulation,
+            log_with=None if config.run.tracker == 'none' else config.run.tracker,
+        )
+    except (ValueError, ImportError) as error:
+        raise InputError(f'accelerate cannot start: {error}') from error
+
+
+def _save_finished(model: nn.Module, folder: Path, class_names: list[str], data_config: dict[str, Any]) -> None:
+    beside = folder.with_name(f'.{folder.name}')
+    shutil.rmtree(beside, ignore_errors=True)
+    save_model(model, beside, class_names, data_config)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+
+
+def _report(
+    config: Config, accelerator: Accelerator, validation: datasets.Dataset, folder: Path, progress: Progress
+) -> None:
+    """Evaluate the model that was saved, as `validate.py` does, and write what came out."""
+    model, names = load_network(f'local-dir:{folder / "model"}')
+    source = config.data.data or 'embedded thermal scenes'
+    record = evaluation_record(
+        model, names, validation, source, 'validation', accelerator, config.train.batch_size, config.data.num_workers
+    )
+    if not accelerator.is_main_process:
+        return
+    record['training'] = {
+        'config': flat(config),
+        'epochs': progress.epoch,
+        'steps': progress.step,
+        'seconds': round(progress.seconds, 1),
+    }
+    metrics = record['metrics']
+    title = f'{record["model"]["architecture"]} on {source}: accuracy {metrics["accuracy"]:.2%}'
+    plot_confusion_matrix(metrics['confusion_matrix'], names, folder / 'confusion_matrix.png', title)
+    write_json(folder / 'results.json', record)
+    accelerator.print(format_metrics(metrics))
+    accelerator.print(f'run folder: {folder}')

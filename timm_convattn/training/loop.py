@@ -1,0 +1,257 @@
+"""The training loop: any number of processes, resumable at every step."""
+
+import json
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import timm
+import torch
+import torch.nn as nn
+from accelerate import Accelerator
+from timm.optim import create_optimizer_v2
+from timm.utils import ModelEmaV3
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from timm_convattn.data.pipeline import Augment, AugmentAmounts, CropImages, EpochSampler, Normalize, ResizeToPixels
+from timm_convattn.errors import InputError
+from timm_convattn.training.checkpoints import Progress, find_checkpoints, load_checkpoint, save_checkpoint
+from timm_convattn.training.config import Config, TrainConfig, flat
+from timm_convattn.training.evaluation import evaluate, evaluation_loader
+from timm_convattn.training.stop import Interrupted, StopSignals, stop_signals
+
+__all__ = ['Training', 'learning_rate']
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Give the learning rate of a step (from 0): warmup, then the schedule over the steps that remain."""
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    if config.schedule == 'cosine':
+        share = (step - warmup) / max(config.epochs * steps_per_epoch - warmup, 1)
+        return config.lr * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    if config.schedule == 'inverse_time':
+        return config.lr / (1 + config.lr_decay * (step - warmup))
+    return config.lr
+
+
+class Training:
+    """The state of a run and its loop.
+
+    Args:
+        config: What to do.
+        accelerator: Devices, processes, precision.
+        model: The model, not yet prepared.
+        crops: Splits `train` and `validation`.
+        class_names: Names of the classes, in the order of the labels.
+        data_config: How the model's input is made.
+        folder: The run folder.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        accelerator: Accelerator,
+        model: nn.Module,
+        crops: datasets.DatasetDict,
+        class_names: list[str],
+        data_config: dict[str, Any],
+        folder: Path,
+    ) -> None:
+        self.config = config
+        self.accelerator = accelerator
+        self.class_names = class_names
+        self.folder = folder
+        self.progress = Progress()
+        self.normalize = _create_normalize(config, data_config)
+        optimizer = _create_optimizer(config.train, model)
+        loader, self.sampler = _training_loader(config, crops['train'], data_config, accelerator.num_processes)
+        validation = evaluation_loader(
+            crops['validation'], data_config, config.train.batch_size, config.data.num_workers
+        )
+        if config.run.compile:
+            model.compile()
+        self.averaged = ModelEmaV3(model, decay=config.train.ema_decay) if config.train.ema else None
+        self.model, self.optimizer, self.loader, self.validation = accelerator.prepare(
+            model, optimizer, loader, validation
+        )
+        if self.averaged is not None:
+            self.averaged.to(accelerator.device)
+        self.steps_per_epoch = math.ceil(len(self.loader) / config.train.gradient_accumulation)
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing)
+
+    def run(self) -> None:
+        """Train from where the run is to its last epoch."""
+        self._resume()
+        self._start_trackers()
+        total = self.config.train.epochs * self.steps_per_epoch
+        quiet = None if self.accelerator.is_main_process else True  # None: quiet where there is no terminal
+        with (
+            stop_signals(self.accelerator) as stop,
+            tqdm(total=total, initial=self.progress.step, desc='Training', unit='step', disable=quiet) as bar,
+        ):
+            while self.progress.epoch < self.config.train.epochs:
+                self._train_epoch(stop, bar)
+                self._finish_epoch()
+
+    def weights(self) -> nn.Module:
+        """Give the model with the weights to evaluate and to save: the averaged ones where there are any."""
+        if self.averaged is not None:
+            return self.averaged.module  # type: ignore[no-any-return]
+        unwrapped: nn.Module = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        return unwrapped
+
+    def _train_epoch(self, stop: StopSignals, bar: Any) -> None:
+        progress, accelerator, settings = self.progress, self.accelerator, self.config.train
+        started = time.perf_counter() - progress.seconds
+        self.sampler.set_epoch(progress.epoch)
+        loader = self.loader
+        if progress.batch:
+            loader = accelerator.skip_first_batches(loader, progress.batch)
+        self.model.train()
+        loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64)
+        for pixels, labels, indices in loader:
+            images = self.normalize(pixels, indices, progress.epoch)
+            with accelerator.accumulate(self.model):
+                loss = self.criterion(self.model(images), labels)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    if settings.clip_grad is not None:
+                        accelerator.clip_grad_norm_(self.model.parameters(), settings.clip_grad)
+                    self._set_learning_rate()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            loss_sum += loss.detach().cpu()
+            progress.batch += 1
+            if accelerator.sync_gradients:
+                progress.step += 1
+                if self.averaged is not None:
+                    self.averaged.update(accelerator.unwrap_model(self.model))
+                bar.update()
+                if stop.requested():
+                    progress.loss_sum = loss_sum.item()
+                    progress.seconds = time.perf_counter() - started
+                    self._interrupt(stop)
+        progress.loss_sum = loss_sum.item()
+        progress.seconds = time.perf_counter() - started
+
+    def _finish_epoch(self) -> None:
+        """Evaluate, log and save, and turn to the next epoch."""
+        progress, started = self.progress, time.perf_counter()
+        model = self.averaged.module if self.averaged is not None else self.model
+        metrics = evaluate(model, self.validation, self.accelerator, self.class_names)
+        progress.epoch += 1
+        progress.seconds += time.perf_counter() - started
+        entry = {
+            'epoch': progress.epoch,
+            'step': progress.step,
+            'learning_rate': self.optimizer.param_groups[0]['lr'],
+            'train_loss': progress.loss_sum / progress.batch,
+            'validation_loss': metrics['loss'],
+            **{key: metrics[key] for key in ('accuracy', 'macro_f1', 'weighted_f1')},
+            'seconds': round(progress.seconds, 2),
+        }
+        progress.batch, progress.loss_sum = 0, 0.0
+        if not math.isfinite(entry['train_loss']):
+            raise InputError(
+                f'The loss is {entry["train_loss"]} in epoch {progress.epoch} at a learning rate of '
+                f'{entry["learning_rate"]:.2g}. Lower --lr, or clip with --clip-grad 1. '
+                f'The checkpoints of earlier epochs are in {self.folder}.'
+            )
+        self._log(entry)
+        last = progress.epoch == self.config.train.epochs
+        if last or progress.epoch % self.config.run.checkpoint_every == 0:
+            self._save()
+
+    def _log(self, entry: dict[str, Any]) -> None:
+        self.accelerator.log({key: value for key, value in entry.items() if key != 'step'}, step=entry['step'])
+        if not self.accelerator.is_main_process:
+            return
+        with (self.folder / 'log.jsonl').open('a') as log:
+            log.write(json.dumps(entry) + '\n')
+        tqdm.write(
+            f'epoch {entry["epoch"]}/{self.config.train.epochs}  train loss {entry["train_loss"]:.4f}  '
+            f'validation: loss {entry["validation_loss"]:.4f}, accuracy {entry["accuracy"]:.4f}, '
+            f'macro F1 {entry["macro_f1"]:.4f}  ({entry["seconds"]:.0f} s)'
+        )
+
+    def _set_learning_rate(self) -> None:
+        rate = learning_rate(self.config.train, self.progress.step, self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group['lr'] = rate * group.get('lr_scale', 1.0)
+
+    def _save(self) -> Path:
+        averaged = self.averaged.module if self.averaged is not None else None
+        return save_checkpoint(
+            self.accelerator, self.folder / 'checkpoints', self.progress, averaged, self.config.run.keep
+        )
+
+    def _interrupt(self, stop: StopSignals) -> None:
+        path = self._save()
+        raise Interrupted(
+            f'Stopped in epoch {self.progress.epoch + 1} after step {self.progress.step}; everything is in {path}.\n'
+            f'Go on with: accelerate launch train_scripts/finetune.py --resume {self.folder}',
+            stop.signal_number or signal.SIGINT,
+        )
+
+    def _resume(self) -> None:
+        """Load the newest checkpoint of the run, if any, and cut the log back to it."""
+        checkpoints = find_checkpoints(self.folder / 'checkpoints')
+        if not checkpoints:
+            return
+        averaged = self.averaged.module if self.averaged is not None else None
+        self.progress = load_checkpoint(self.accelerator, checkpoints[-1], averaged)
+        self.accelerator.print(f'going on from {checkpoints[-1]}')
+        log = self.folder / 'log.jsonl'
+        if self.accelerator.is_main_process and log.is_file():
+            lines = [line for line in log.read_text().splitlines() if json.loads(line)['epoch'] <= self.progress.epoch]
+            log.write_text(''.join(f'{line}\n' for line in lines))
+
+    def _start_trackers(self) -> None:
+        if self.config.run.tracker != 'none':
+            options = {key: str(value) for key, value in flat(self.config).items()}
+            self.accelerator.init_trackers('timm_convattn', config=options)
+
+
+def _create_normalize(config: Config, data_config: dict[str, Any]) -> Normalize:
+    data = config.data
+    amounts = AugmentAmounts(data.hflip, data.rotation, data.shift, data.shear, data.zoom, data.brightness)
+    return Normalize(data_config['mean'], data_config['std'], Augment(amounts, config.run.seed))
+
+
+def _create_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    try:
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            model, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+        )
+    except (AssertionError, ValueError) as error:
+        names = ', '.join(timm.optim.list_optimizers()[:12])
+        raise InputError(f'There is no optimizer {config.optimizer!r} ({error}); some of timm: {names} ...') from error
+    return optimizer
+
+
+def _training_loader(
+    config: Config, crops: datasets.Dataset, data_config: dict[str, Any], num_processes: int
+) -> tuple[DataLoader[Any], EpochSampler]:
+    if config.data.limit_train is not None and config.data.limit_train < len(crops):
+        chosen = np.random.default_rng(config.run.seed).permutation(len(crops))[: config.data.limit_train]
+        crops = crops.select(np.sort(chosen))
+    channels, *size = data_config['input_size']
+    images = CropImages(crops, ResizeToPixels((size[0], size[1]), data_config['interpolation']), channels)
+    sampler = EpochSampler(len(images), config.run.seed)
+    loader = DataLoader(
+        images,
+        batch_size=config.train.batch_size,
+        sampler=sampler,
+        num_workers=config.data.num_workers,
+        pin_memory=torch.cuda.is_available(),
+        # a last batch of one crop has no statistics for batch norm
+        drop_last=len(images) >= config.train.batch_size * num_processes,
+    )
+    return loader, sampler

@@ -1,0 +1,127 @@
+"""The network of a run: a timm model, made or loaded for the crops at hand."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import huggingface_hub.errors
+import timm
+import torch.nn as nn
+import yaml
+
+import timm_convattn  # noqa: F401  registers the models
+from timm_convattn.errors import InputError
+from timm_convattn.hub import pretrained_cfg
+from timm_convattn.training.config import ModelConfig
+
+__all__ = ['create_network', 'load_network', 'network_input']
+
+NO_NETWORK = (
+    huggingface_hub.errors.LocalEntryNotFoundError,
+    huggingface_hub.errors.OfflineModeIsEnabled,
+    ConnectionError,
+)
+
+
+def create_network(config: ModelConfig, num_classes: int, img_size: tuple[int, int]) -> nn.Module:
+    """Make the network that a configuration describes, with the weights that it starts from.
+
+    Args:
+        config: Which model, and where its weights start.
+        num_classes: Classes of the crops. Weights of another number of classes get a fresh classifier.
+        img_size: Height and width of the input, for models that are built for one.
+
+    Raises:
+        InputError: If there is no such model, it does not take the arguments, or its weights cannot be had.
+    """
+    name = config.init_from or config.model
+    if config.init_from and not config.init_from.startswith(('local-dir:', 'hf-hub:', 'hf_hub:')):
+        raise InputError(f'init_from is {name!r}, wanted local-dir:FOLDER or hf-hub:OWNER/NAME.')
+    _check_name(name)
+    model = _create(
+        name,
+        pretrained=config.pretrained or config.init_from is not None,
+        img_size=img_size,
+        num_classes=num_classes,
+        in_chans=config.in_chans,
+        drop_rate=config.drop_rate,
+        **_model_args(config.model_args),
+    )
+    architecture = pretrained_cfg(model)['architecture']
+    if architecture != config.model.split('.')[0]:
+        raise InputError(f'{name} holds an {architecture}, but model is {config.model}: give --model {architecture}.')
+    return model
+
+
+def load_network(name: str) -> tuple[nn.Module, list[str]]:
+    """Load a trained model and the names of its classes.
+
+    Args:
+        name: local-dir:FOLDER, hf-hub:OWNER/NAME or the name of a registered model with weights.
+
+    Raises:
+        InputError: If there is no such model, its weights cannot be had, or it says no class names.
+    """
+    _check_name(name)
+    model = _create(name, pretrained=True)
+    names = pretrained_cfg(model).get('label_names')
+    if not names:
+        raise InputError(f'{name} does not name its classes (label_names in config.json), so they cannot be compared.')
+    return model, list(names)
+
+
+def network_input(config: ModelConfig, model: nn.Module, img_size: tuple[int, int]) -> dict[str, Any]:
+    """Say how the input of a network is made, in the terms of timm's `create_transform`: squashed to its size."""
+    source = pretrained_cfg(model)
+    return {
+        'input_size': (config.in_chans, *img_size),
+        'interpolation': 'bilinear',
+        'mean': _per_channel(config.mean or source['mean'], config.in_chans),
+        'std': _per_channel(config.std or source['std'], config.in_chans),
+        'crop_pct': 1.0,
+        'crop_mode': 'squash',
+    }
+
+
+def _per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:
+    if len(values) == in_chans:
+        return tuple(values)
+    return (round(sum(values) / len(values), 4),) * in_chans  # one channel instead of three, or the other way round
+
+
+def _check_name(name: str) -> None:
+    if ':' in name or timm.is_model(name):
+        return
+    close = difflib.get_close_matches(name, timm.list_models(), n=3)
+    hint = f' Did you mean {" or ".join(close)}?' if close else ' timm.list_models() lists what there is.'
+    raise InputError(f'There is no model {name!r}.{hint}')
+
+
+def _model_args(pairs: Sequence[str]) -> dict[str, Any]:
+    args = {}
+    for pair in pairs:
+        name, equals, value = pair.partition('=')
+        if not (name and equals and value):
+            raise InputError(f'model_args holds {pair!r}, wanted name=value, such as num_heads=4.')
+        args[name] = yaml.safe_load(value)
+    return args
+
+
+def _create(name: str, pretrained: bool, img_size: tuple[int, int] | None = None, **kwargs: Any) -> nn.Module:
+    """Call timm; what the user can mend becomes an `InputError`."""
+    try:
+        try:
+            model: nn.Module = timm.create_model(name, pretrained=pretrained, img_size=img_size, **kwargs)
+        except TypeError as error:
+            if "'img_size'" not in str(error):
+                raise
+            model = timm.create_model(name, pretrained=pretrained, **kwargs)  # takes any size without being told
+    except NO_NETWORK as error:
+        raise InputError(
+            f'The weights of {name} could not be fetched from the Hub and are not in its cache. Start from random '
+            'weights with --no-pretrained, or fill the cache where there is a network (create the model once with '
+            'pretrained=True) and copy it here (HF_HOME).'
+        ) from error
+    except (RuntimeError, TypeError, ValueError, OSError, KeyError) as error:
+        raise InputError(f'{name} could not be created: {error}') from error
+    return model

@@ -1,0 +1,79 @@
+"""The folder of a run: claimed before work starts, found again to go on with."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from timm_convattn.errors import InputError
+from timm_convattn.training.config import Config, flat, parse_config
+
+__all__ = ['claim_folder', 'resume_config']
+
+# what may differ between a run and its resumption: nothing that the weights depend on, but for how long to train
+MAY_CHANGE = {
+    *('epochs', 'output', 'resume', 'config', 'num_workers', 'compile'),
+    *('tracker', 'checkpoint_every', 'keep', 'threads'),
+}
+
+
+def claim_folder(config: Config, accelerator: Accelerator) -> Path:
+    """Make the run folder, the same for all processes, and write the configuration; or take the one to go on with."""
+    name = f'{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}'
+    shared = [str(config.run.output or Path('runs') / name)]
+    folder = Path(broadcast_object_list(shared)[0])
+    if config.run.resume is None:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(
+                f'{folder} already holds something. Give another --output, or go on with --resume {folder}.'
+            )
+        accelerator.wait_for_everyone()  # all have looked before one writes
+        if accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            options = {key: value for key, value in flat(config).items() if key not in ('config', 'output', 'resume')}
+            (folder / 'config.yaml').write_text(yaml.safe_dump(options, sort_keys=False))
+    accelerator.wait_for_everyone()
+    accelerator.project_configuration.set_directories(str(folder))
+    os.environ.setdefault('TRACKIO_DIR', str(folder / 'trackio'))
+    return folder
+
+
+def resume_config(config: Config, args: list[str]) -> Config:
+    """Find the run to go on with and give its configuration, with what the command line changes.
+
+    Args:
+        config: The parsed command line, in which `run.resume` is given.
+        args: The command line.
+
+    Raises:
+        InputError: If there is no such run, or the command line changes what a run cannot change.
+    """
+    if config.run.config is not None:
+        raise InputError('--resume takes its options from the run, so --config has no meaning beside it.')
+    folder = _find_run(str(config.run.resume), config.run.output)
+    recorded = parse_config([], recipe=folder / 'config.yaml')
+    asked = parse_config(args, recipe=folder / 'config.yaml')
+    before, after = flat(recorded), flat(asked)
+    changed = [f'{key} ({before[key]} -> {after[key]})' for key in before if before[key] != after[key]]
+    refused = [change for change in changed if change.split()[0] not in MAY_CHANGE]
+    if refused:
+        raise InputError(
+            f'The run in {folder} cannot go on with other options: {", ".join(refused)}. '
+            'Leave them out, or start a new run with --init-from.'
+        )
+    return parse_config([*args, '--output', str(folder)], recipe=folder / 'config.yaml')
+
+
+def _find_run(resume: str, output: Path | None) -> Path:
+    folder = Path(resume)
+    if resume == 'latest':
+        runs = sorted(Path('runs').glob('*/config.yaml'), key=lambda path: path.stat().st_mtime)
+        if output is None and not runs:
+            raise InputError('There is no run in runs/ to go on with. Name its folder: --resume DIR.')
+        folder = output or runs[-1].parent
+    if not (folder / 'config.yaml').is_file():
+        raise InputError(f'{folder} is no run folder: it has no config.yaml. Give the folder of a run to --resume.')
+    return folder

@@ -1,0 +1,34 @@
+"""Fine-tune a timm model on crops, evaluate it and leave a run folder.
+
+accelerate launch train_scripts/finetune.py
+accelerate launch train_scripts/finetune.py --config train_scripts/recipes/aresnet50_paper.yaml --data crops/four_class
+accelerate launch train_scripts/finetune.py --resume runs/NAME
+"""
+
+import sys
+from pathlib import Path
+
+from timm_convattn.errors import exit_on_input_error
+from timm_convattn.training.config import parse_config
+from timm_convattn.training.finetune import finetune
+from timm_convattn.training.run_folder import resume_config
+from timm_convattn.training.stop import Interrupted
+
+QUICKSTART = Path(__file__).parent / 'recipes' / 'quickstart.yaml'
+
+
+def main(args: list[str]) -> None:
+    """Run what the command line says; without options, the quickstart."""
+    config = parse_config(args, recipe=QUICKSTART, description=__doc__)
+    if config.run.resume is not None:
+        config = resume_config(config, args)
+    finetune(config)
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        try:
+            main(sys.argv[1:])
+        except Interrupted as stopped:
+            print(stopped, file=sys.stderr)
+            sys.exit(stopped.exit_code)
