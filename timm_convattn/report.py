@@ -1,5 +1,7 @@
 """Results into tables and figures."""
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,15 @@ import numpy as np
 
 from timm_convattn.data.crops import CropSet
 
-__all__ = ['PAPER_TABLE_1', 'format_counts', 'format_metrics', 'format_table', 'plot_confusion_matrix', 'plot_crops']
+__all__ = [
+    'PAPER_TABLE_1',
+    'format_counts',
+    'format_metrics',
+    'format_table',
+    'plot_confusion_matrix',
+    'plot_crops',
+    'render_metrics',
+]
 
 # Table 1 of the paper: crops of the FLIR starter set (v1.3). Its test crops are FLIR's validation frames.
 PAPER_TABLE_1 = {
@@ -62,6 +72,37 @@ def format_metrics(metrics: dict[str, Any]) -> str:
         + (f' (macro over the classes with samples; none of {", ".join(absent)})' if absent else ''),
     ]
     return '\n'.join(lines)
+
+
+def render_metrics(text: str, root: Path) -> str:
+    """Fill the blocks of a Markdown text that show a results file, so that no number is typed by hand.
+
+    A block stands between `<!-- metrics FILE -->` and `<!-- end metrics -->`.
+
+    Args:
+        text: The Markdown.
+        root: The folder that FILE is relative to.
+
+    Returns:
+        The text with every block filled anew.
+    """
+
+    def fill(block: re.Match[str]) -> str:
+        record = json.loads((root / block['file']).read_text())
+        environment = record['environment']
+        hardware, training = environment['hardware'], record['training']
+        lines = [
+            '```text',
+            f'{record["model"]["architecture"]} on {record["data"]["source"]}, split {record["data"]["split"]}',
+            format_metrics(record['metrics']),
+            f'{training["epochs"]} epochs in {training["seconds"]:.0f} s on {hardware["threads"]} threads of '
+            f'{hardware["cpu"]}, torch {environment["versions"]["torch"]}, {environment["date"][:10]}',
+            '```',
+        ]
+        return '\n'.join([block['begin'], *lines, block['end']])
+
+    blocks = r'(?P<begin><!-- metrics (?P<file>\S+) -->)\n.*?(?P<end><!-- end metrics -->)'
+    return re.sub(blocks, fill, text, flags=re.DOTALL)
 
 
 def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path, title: str) -> None:

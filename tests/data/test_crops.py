@@ -77,12 +77,13 @@ def test_shards_do_not_depend_on_the_number_of_processes(flir_writer, tmp_path, 
     assert len(load_crops(tmp_path / 'one')['train']) == 140
 
 
-def test_empty_split_opens_as_an_empty_split(flir_writer, tmp_path):
+def test_split_without_crops_is_counted_and_left_out_of_the_shards(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', BOX)]])
     writer.split('val', [[('other vehicle', BOX)]])
-    build_crops(writer.folder, tmp_path / 'out')
-    assert {name: len(split) for name, split in load_crops(tmp_path / 'out').items()} == {'train': 1, 'validation': 0}
+    made = build_crops(writer.folder, tmp_path / 'out')
+    assert made.counts['validation'] == {'person': 0, 'vehicle': 0, 'bicycle': 0, 'dog': 0}
+    assert list(load_crops(tmp_path / 'out')) == ['train']
 
 
 def test_folder_without_any_wanted_box_is_refused_and_leaves_nothing(flir_writer, tmp_path):

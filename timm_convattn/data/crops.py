@@ -6,8 +6,6 @@ one row group, however many there are. The shards do not depend on the number of
 
 import io
 import json
-import shutil
-import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,8 +23,9 @@ from tqdm.auto import tqdm
 
 from timm_convattn.data.flir import FlirFolder, Frame, read_flir, read_pixels
 from timm_convattn.errors import InputError
+from timm_convattn.files import fresh_folder
 
-__all__ = ['CLASSES', 'CLASS_OF_CATEGORY', 'CropSet', 'build_crops', 'crop_features', 'fresh_folder', 'load_crops']
+__all__ = ['CLASSES', 'CLASS_OF_CATEGORY', 'CropSet', 'build_crops', 'crop_features', 'load_crops']
 
 Classes = Literal['four_class', 'two_class']
 CLASSES: dict[Classes, tuple[str, ...]] = {
@@ -148,28 +147,6 @@ def load_crops(folder: Path | str) -> datasets.DatasetDict:
     return datasets.load_dataset(str(folder))
 
 
-@contextmanager
-def fresh_folder(out: Path) -> Iterator[Path]:
-    """Give a folder to fill that becomes `out` when the block ends well, and goes away when it does not.
-
-    Raises:
-        InputError: If `out` exists and holds something.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f'{out} already holds something. Name a folder that does not exist, or remove this one.')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
-    try:
-        yield beside
-        beside.chmod(0o755)  # mkdtemp's folders are for their owner alone
-        if out.exists():
-            out.rmdir()
-        beside.rename(out)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-
-
 def _cut_frames(
     frames: list[Frame],
     class_names: tuple[str, ...],
@@ -220,7 +197,10 @@ def _encode_png(crop: Any) -> bytes:
 
 
 class _ShardWriter:
-    """Writes rows to Parquet shards named as the Hub names them, a row group at a time."""
+    """Writes rows to Parquet shards named as the Hub names them, a row group at a time.
+
+    A split without rows gets no shard: `datasets` cannot open an empty one.
+    """
 
     def __init__(self, folder: Path, split: str, features: datasets.Features) -> None:
         folder.mkdir(exist_ok=True)
@@ -242,8 +222,6 @@ class _ShardWriter:
     def close(self) -> None:
         if self.pending:
             self._write_group()
-        if not self.shards:  # a split without crops is a shard without row groups
-            self._open_shard()
         self._close_shard()
         for index, shard in enumerate(self.shards):
             shard.rename(self.folder / f'{self.split}-{index:05d}-of-{len(self.shards):05d}.parquet')

@@ -73,7 +73,7 @@ def cache_folder() -> Path:
 
 def scene_crops(seed: int = 0) -> Path:
     """Give the folder of the embedded scenes' crops; draw the scenes and cut the crops where the cache lacks them."""
-    folder = cache_folder() / f'thermal_scenes-v{1}-seed{seed}'
+    folder = cache_folder() / f'thermal_scenes-v{thermal_scenes.VERSION}-seed{seed}'
     if not folder.exists():
         with tempfile.TemporaryDirectory(prefix='thermal_scenes.') as frames:
             thermal_scenes.write_scenes(Path(frames) / 'flir', seed=seed)

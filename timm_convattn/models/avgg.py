@@ -82,7 +82,7 @@ class AVgg(VGG):
         first = self.feature_ends[-3] + 2  # stage 5 follows the last layer of stage 4 and its pool
         dim, dim_out = self.feature_info[-3]['num_chs'], self.feature_info[-2]['num_chs']
         form = ConvAttn(
-            self.features[first:],
+            nn.Sequential(*self.features[first:]),
             dim=dim,
             dim_out=dim_out,
             feat_size=tuple(max(size // 16, 1) for size in to_2tuple(img_size)),

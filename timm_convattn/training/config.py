@@ -81,7 +81,7 @@ class TrainConfig:
     lr: float = 1e-3
     """Highest learning rate."""
     momentum: float = 0.9
-    """Momentum of SGD, or first beta of Adam's family."""
+    """Momentum of SGD and its like."""
     weight_decay: float = 0.0
     """Weight decay; biases, norms and position tables are left out of it."""
     schedule: Literal['constant', 'cosine', 'inverse_time'] = 'cosine'

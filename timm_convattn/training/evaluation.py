@@ -1,6 +1,5 @@
 """The evaluation that a run ends with and `validate.py` repeats, and the record of it."""
 
-import json
 import os
 import platform
 import shlex
@@ -27,16 +26,19 @@ from timm_convattn.errors import InputError
 from timm_convattn.hub import model_data_config, pretrained_cfg
 from timm_convattn.metrics import compute_metrics
 
-__all__ = ['describe_environment', 'evaluate', 'evaluation_loader', 'evaluation_record', 'use_threads', 'write_json']
+__all__ = ['BATCH_SIZE', 'describe_environment', 'evaluate', 'evaluation_loader', 'evaluation_record', 'use_threads']
+
+
+BATCH_SIZE = 128  # one size everywhere: sums of floats depend on it in their last bits
 
 
 def evaluation_loader(
-    crops: datasets.Dataset, data_config: dict[str, Any], batch_size: int, num_workers: int = 0
+    crops: datasets.Dataset, data_config: dict[str, Any], batch_size: int = BATCH_SIZE, num_workers: int = 0
 ) -> DataLoader[Any]:
     """Load crops as timm's own evaluation transform makes them for a model, in their order."""
     transform = timm.data.create_transform(**data_config, is_training=False)
     images = CropImages(crops, transform, in_chans=data_config['input_size'][0])
-    return DataLoader(images, batch_size=batch_size, num_workers=num_workers)
+    return DataLoader(images, batch_size=batch_size, num_workers=num_workers, generator=torch.Generator())
 
 
 def evaluate(
@@ -76,7 +78,7 @@ def evaluation_record(
     source: str,
     split: str,
     accelerator: Accelerator,
-    batch_size: int,
+    batch_size: int = BATCH_SIZE,
     num_workers: int = 0,
 ) -> dict[str, Any]:
     """Evaluate a trained model on a split, in float32, and record what was measured on what and where.
@@ -173,11 +175,3 @@ def use_threads(accelerator: Accelerator, threads: int | None) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         local_processes = int(os.environ.get('LOCAL_WORLD_SIZE', accelerator.num_processes))
         torch.set_num_threads(threads or max(1, cores // local_processes))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file beside its place and move it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'.{path.name}')
-    beside.write_text(json.dumps(content, indent=2) + '\n')
-    beside.replace(path)

@@ -1,5 +1,6 @@
 """Fine-tuning a timm model on crops, from the crops to the report."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from accelerate.utils import set_seed
 
 from timm_convattn.data.sources import class_names_of, open_crops
 from timm_convattn.errors import InputError
+from timm_convattn.files import write_json
 from timm_convattn.hub import save_model
 from timm_convattn.report import format_metrics, plot_confusion_matrix
 from timm_convattn.training.checkpoints import Progress
 from timm_convattn.training.config import Config, flat
-from timm_convattn.training.evaluation import evaluation_record, use_threads, write_json
+from timm_convattn.training.evaluation import evaluation_record, use_threads
 from timm_convattn.training.loop import Training
 from timm_convattn.training.networks import create_network, load_network, network_input
-from timm_convattn.training.run_folder import claim_folder
+from timm_convattn.training.run_folder import choose_folder, claim_folder
 
 __all__ = ['finetune']
 
@@ -40,7 +42,8 @@ def finetune(config: Config) -> Path:
         Interrupted: If a signal asked for it; a checkpoint was written.
     """
     config.check()
-    accelerator = _create_accelerator(config)
+    folder = choose_folder(config)
+    accelerator = _create_accelerator(config, folder)
     use_threads(accelerator, config.run.threads)
     set_seed(config.run.seed)
     with accelerator.main_process_first():
@@ -53,8 +56,9 @@ def finetune(config: Config) -> Path:
         model = create_network(config.model, len(class_names), img_size)
     data_config = network_input(config.model, model, img_size)
 
-    folder = claim_folder(config, accelerator)
     train = Training(config, accelerator, model, crops, class_names, data_config, folder)
+    if config.run.resume is None:
+        claim_folder(folder, config, accelerator)
     train.run()
     if accelerator.is_main_process:
         _save_finished(train.weights(), folder / 'model', class_names, data_config)
@@ -64,12 +68,14 @@ def finetune(config: Config) -> Path:
     return folder
 
 
-def _create_accelerator(config: Config) -> Accelerator:
+def _create_accelerator(config: Config, folder: Path) -> Accelerator:
+    os.environ.setdefault('TRACKIO_DIR', str(folder / 'trackio'))
     try:
         return Accelerator(
             mixed_precision=config.run.mixed_precision,
             gradient_accumulation_steps=config.train.gradient_accumulation,
             log_with=None if config.run.tracker == 'none' else config.run.tracker,
+            project_dir=folder,
         )
     except (ValueError, ImportError) as error:
         raise InputError(f'accelerate cannot start: {error}') from error
@@ -90,7 +96,7 @@ def _report(
     model, names = load_network(f'local-dir:{folder / "model"}')
     source = config.data.data or 'embedded thermal scenes'
     record = evaluation_record(
-        model, names, validation, source, 'validation', accelerator, config.train.batch_size, config.data.num_workers
+        model, names, validation, source, 'validation', accelerator, num_workers=config.data.num_workers
     )
     if not accelerator.is_main_process:
         return

@@ -72,9 +72,7 @@ class Training:
         self.normalize = _create_normalize(config, data_config)
         optimizer = _create_optimizer(config.train, model)
         loader, self.sampler = _training_loader(config, crops['train'], data_config, accelerator.num_processes)
-        validation = evaluation_loader(
-            crops['validation'], data_config, config.train.batch_size, config.data.num_workers
-        )
+        validation = evaluation_loader(crops['validation'], data_config, num_workers=config.data.num_workers)
         if config.run.compile:
             model.compile()
         self.averaged = ModelEmaV3(model, decay=config.train.ema_decay) if config.train.ema else None
@@ -110,10 +108,11 @@ class Training:
     def _train_epoch(self, stop: StopSignals, bar: Any) -> None:
         progress, accelerator, settings = self.progress, self.accelerator, self.config.train
         started = time.perf_counter() - progress.seconds
-        self.sampler.set_epoch(progress.epoch)
         loader = self.loader
         if progress.batch:
             loader = accelerator.skip_first_batches(loader, progress.batch)
+        self.sampler.set_epoch(progress.epoch)
+        loader.set_epoch(progress.epoch)  # accelerate's loader counts for itself, and tells the sampler its own count
         self.model.train()
         loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64)
         for pixels, labels, indices in loader:
@@ -251,6 +250,7 @@ def _training_loader(
         sampler=sampler,
         num_workers=config.data.num_workers,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else each pass takes a number of the generator that dropout draws from
         # a last batch of one crop has no statistics for batch norm
         drop_last=len(images) >= config.train.batch_size * num_processes,
     )

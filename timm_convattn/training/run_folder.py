@@ -1,17 +1,16 @@
 """The folder of a run: claimed before work starts, found again to go on with."""
 
-import os
 from datetime import datetime
 from pathlib import Path
 
 import yaml
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 
 from timm_convattn.errors import InputError
 from timm_convattn.training.config import Config, flat, parse_config
 
-__all__ = ['claim_folder', 'resume_config']
+__all__ = ['choose_folder', 'claim_folder', 'resume_config']
 
 # what may differ between a run and its resumption: nothing that the weights depend on, but for how long to train
 MAY_CHANGE = {
@@ -20,25 +19,27 @@ MAY_CHANGE = {
 }
 
 
-def claim_folder(config: Config, accelerator: Accelerator) -> Path:
-    """Make the run folder, the same for all processes, and write the configuration; or take the one to go on with."""
-    name = f'{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}'
-    shared = [str(config.run.output or Path('runs') / name)]
-    folder = Path(broadcast_object_list(shared)[0])
-    if config.run.resume is None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(
-                f'{folder} already holds something. Give another --output, or go on with --resume {folder}.'
-            )
-        accelerator.wait_for_everyone()  # all have looked before one writes
-        if accelerator.is_main_process:
-            folder.mkdir(parents=True, exist_ok=True)
-            options = {key: value for key, value in flat(config).items() if key not in ('config', 'output', 'resume')}
-            (folder / 'config.yaml').write_text(yaml.safe_dump(options, sort_keys=False))
+def choose_folder(config: Config) -> Path:
+    """Name the run folder, the same for all processes; nothing is written."""
+    PartialState()  # joins the processes
+    folder = str(config.run.output or Path('runs') / f'{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}')
+    return Path(broadcast_object_list([folder])[0])
+
+
+def claim_folder(folder: Path, config: Config, accelerator: Accelerator) -> None:
+    """Make the folder of a new run and write its configuration there.
+
+    Raises:
+        InputError: If the folder holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f'{folder} already holds something. Give another --output, or go on with --resume {folder}.')
+    accelerator.wait_for_everyone()  # all have looked before one writes
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        options = {key: value for key, value in flat(config).items() if key not in ('config', 'output', 'resume')}
+        (folder / 'config.yaml').write_text(yaml.safe_dump(options, sort_keys=False))
     accelerator.wait_for_everyone()
-    accelerator.project_configuration.set_directories(str(folder))
-    os.environ.setdefault('TRACKIO_DIR', str(folder / 'trackio'))
-    return folder
 
 
 def resume_config(config: Config, args: list[str]) -> Config:

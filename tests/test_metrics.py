@@ -1,0 +1,99 @@
+"""Metrics against values counted by hand and against scikit-learn."""
+
+import math
+
+import evaluate
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+
+from timm_convattn.metrics import Accuracy, ClassReport, ConfusionMatrix, compute_metrics, confusion_matrix
+
+NAMES = ['person', 'vehicle', 'bicycle', 'dog']
+
+
+def test_hand_counted_example():
+    #   true      p  p  p  v  v  b
+    references = [0, 0, 0, 1, 1, 2]
+    predictions = [0, 0, 1, 1, 2, 2]
+    metrics = compute_metrics(predictions, references, NAMES[:3])
+    assert metrics['confusion_matrix'] == [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
+    assert metrics['accuracy'] == pytest.approx(4 / 6)
+    assert metrics['per_class']['person'] == pytest.approx({'precision': 1, 'recall': 2 / 3, 'f1': 0.8, 'support': 3})
+    assert metrics['per_class']['vehicle'] == pytest.approx({'precision': 0.5, 'recall': 0.5, 'f1': 0.5, 'support': 2})
+    assert metrics['per_class']['bicycle'] == pytest.approx({'precision': 0.5, 'recall': 1, 'f1': 2 / 3, 'support': 1})
+    assert metrics['macro_f1'] == pytest.approx((0.8 + 0.5 + 2 / 3) / 3)
+    assert metrics['weighted_f1'] == pytest.approx((3 * 0.8 + 2 * 0.5 + 2 / 3) / 6)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_all_metrics_equal_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    references = rng.choice(4, 200, p=[0.6, 0.3, 0.07, 0.03])
+    references[:4] = range(4)
+    predictions = np.where(rng.random(200) < 0.7, references, rng.choice(3, 200))  # the last class hardly predicted
+    ours = compute_metrics(predictions, references, NAMES)
+    theirs = sk.precision_recall_fscore_support(references, predictions, labels=range(4), zero_division=0)
+    for row, name in enumerate(NAMES):
+        assert list(ours['per_class'][name].values()) == pytest.approx([column[row] for column in theirs])
+    assert ours['accuracy'] == pytest.approx(sk.accuracy_score(references, predictions))
+    for average in ('macro', 'weighted'):
+        expected = sk.f1_score(references, predictions, average=average, zero_division=0)
+        assert ours[f'{average}_f1'] == pytest.approx(expected)
+    assert ours['confusion_matrix'] == sk.confusion_matrix(references, predictions).tolist()
+
+
+def test_class_without_samples_is_named_and_left_out_of_the_macro_average():
+    metrics = compute_metrics([0, 1, 3], [0, 1, 1], NAMES)
+    assert metrics['absent_classes'] == ['bicycle', 'dog']
+    assert metrics['per_class']['dog'] == {'precision': None, 'recall': None, 'f1': None, 'support': 0}
+    assert metrics['macro_f1'] == pytest.approx((1 + 2 / 3) / 2)
+    assert metrics['confusion_matrix'][1] == [0, 1, 0, 1]  # the error itself is not hidden
+
+
+def test_class_that_is_never_predicted_has_a_precision_of_zero():
+    metrics = compute_metrics([0, 0], [0, 1], NAMES[:2])
+    assert metrics['per_class']['vehicle'] == {'precision': 0.0, 'recall': 0.0, 'f1': 0.0, 'support': 1}
+
+
+def test_there_is_never_a_nan():
+    def numbers(value):
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        return [value] if isinstance(value, float) else [number for item in values for number in numbers(item)]
+
+    for predictions, references in (([0], [0]), ([1], [0]), ([3, 3], [2, 2])):
+        found = numbers(compute_metrics(predictions, references, NAMES))
+        assert found
+        assert not any(map(math.isnan, found))
+
+
+def test_batches_give_what_one_call_gives_and_metrics_combine():
+    predictions, references = torch.tensor([0, 1, 2, 1]), torch.tensor([0, 1, 1, 1])
+    metric = evaluate.combine([Accuracy(NAMES), ClassReport(NAMES), ConfusionMatrix(NAMES)])
+    for start in (0, 2):
+        metric.add_batch(predictions=predictions[start : start + 2], references=references[start : start + 2])
+    whole = compute_metrics(predictions, references, NAMES)
+    assert metric.compute() == {key: value for key, value in whole.items() if key != 'num_samples'}
+
+
+@pytest.mark.parametrize('labels', [[0.9, 1.2], torch.tensor([0.0, 1.0]), np.array([True, False])])
+def test_labels_that_are_not_integers_are_refused(labels):
+    with pytest.raises(ValueError, match=r'predictions are of type .*, wanted integers'):
+        compute_metrics(labels, [0, 1], NAMES)
+
+
+def test_labels_of_no_class_are_refused():
+    with pytest.raises(ValueError, match='predictions hold labels from 0 to 4, wanted 0 to 3'):
+        compute_metrics([0, 4], [0, 1], NAMES)
+
+
+def test_nothing_to_compute_is_refused():
+    with pytest.raises(ValueError, match='no samples'):
+        compute_metrics([], [], NAMES)
+    with pytest.raises(ValueError, match='no labels to compute a metric of'):
+        Accuracy(NAMES).compute()
+
+
+def test_confusion_matrix_has_true_classes_in_rows():
+    assert confusion_matrix(np.array([0]), np.array([2]), 3).tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]

@@ -1,0 +1,40 @@
+"""README says what is: its numbers are those of the results files, its Python runs, its files are there."""
+
+import re
+
+import pytest
+import torch
+
+from timm_convattn.report import render_metrics
+
+
+@pytest.fixture
+def readme(root):
+    return (root / 'README.md').read_text()
+
+
+def test_numbers_are_those_of_the_results_files(root, readme):
+    assert '<!-- metrics hub_cards/results/quickstart.json -->\n```text\n' in readme
+    assert render_metrics(readme, root) == readme, 'run train_scripts/render.py'
+
+
+def test_python_snippets_run_in_their_order(readme):
+    snippets = re.findall(r'```python\n(.*?)```', readme, flags=re.DOTALL)
+    assert len(snippets) >= 2
+    names = {}
+    for snippet in snippets:
+        exec(compile(snippet, 'README.md', 'exec'), names)
+    assert names['logits'].shape == (8, 4)
+    assert [m.shape[1] for m in names['maps']] == [64, 256, 512, 1024, 2048 + 512]
+    assert names['stage'](torch.rand(2, 1024, 14, 14)).shape == (2, 2304, 7, 7)
+
+
+def test_every_path_that_a_command_names_exists(root, readme):
+    paths = set(re.findall(r'train_scripts/[\w/]+\.\w+', readme))
+    assert 'train_scripts/finetune.py' in paths
+    assert [path for path in paths if not (root / path).exists()] == []
+
+
+def test_ci_runs_readmes_test_command(root, readme):
+    assert "pip install -e '.[test]' && .venv/bin/pytest" in readme
+    assert "pip install -e '.[test]'" in (root / '.ci' / 'run').read_text()

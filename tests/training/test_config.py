@@ -1,0 +1,129 @@
+"""Options, recipes, and which of them wins."""
+
+import dataclasses
+import itertools
+
+import pytest
+import yaml
+
+from timm_convattn.errors import InputError
+from timm_convattn.training.config import Config, flat, parse_config, read_recipe
+from timm_convattn.training.loop import learning_rate
+
+
+def recipe(tmp_path, text):
+    path = tmp_path / 'recipe.yaml'
+    path.write_text(text)
+    return path
+
+
+def test_command_line_wins_over_recipe_and_recipe_over_defaults(tmp_path):
+    path = recipe(tmp_path, 'epochs: 7\nlr: 1e-4\npretrained: true\nimg_size: [60, 48]\nmean: null\n')
+    config = parse_config(['--config', str(path), '--epochs', '9', '--no-pretrained'])
+    assert (config.train.epochs, config.train.lr, config.train.batch_size) == (9, 1e-4, 32)
+    assert config.model.pretrained is False
+    assert config.data.img_size == (60, 48)
+    assert config.model.mean is None
+
+
+def test_default_recipe_counts_where_none_is_named(tmp_path):
+    default = recipe(tmp_path, 'epochs: 7\n')
+    assert parse_config([], recipe=default).train.epochs == 7
+    (tmp_path / 'other.yaml').write_text('seed: 3\n')
+    config = parse_config(['--config', str(tmp_path / 'other.yaml')], recipe=default)
+    assert (config.train.epochs, config.run.seed) == (10, 3)
+
+
+def test_every_shipped_recipe_parses_and_every_key_is_commented_or_grouped(root):
+    recipes = sorted((root / 'train_scripts' / 'recipes').glob('*.yaml'))
+    assert {path.name for path in recipes} == {'quickstart.yaml', 'avgg16_paper.yaml', 'aresnet50_paper.yaml'}
+    for path in recipes:
+        config = parse_config(['--config', str(path)])
+        wanted = yaml.safe_load(path.read_text())
+        assert {key: flat(config)[key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize(('name', 'optimizer'), [('avgg16_paper', 'momentum'), ('aresnet50_paper', 'adam')])
+def test_paper_recipes_hold_the_papers_numbers(root, name, optimizer):
+    train = parse_config(['--config', str(root / 'train_scripts' / 'recipes' / f'{name}.yaml')]).train
+    assert (train.optimizer, train.lr, train.lr_decay, train.batch_size, train.epochs) == (
+        optimizer,
+        1e-4,
+        1e-5,
+        32,
+        300,
+    )
+    assert learning_rate(train, 0, 1000) == 1e-4
+    assert learning_rate(train, 100_000, 1000) == pytest.approx(1e-4 / 2)  # Keras: lr / (1 + decay * step)
+
+
+def test_options_survive_being_written_and_read_back(tmp_path):
+    config = parse_config(
+        ['--img-size', '60', '48', '--mean', '0.5', '--ema', '--model-args', 'num_heads=4', '--lr', '3e-5']
+    )
+    path = recipe(tmp_path, yaml.safe_dump(flat(config)))
+    again = parse_config([], recipe=path)
+    assert again == config
+
+
+def test_every_option_is_of_one_group_only():
+    names = [
+        f.name for group in dataclasses.fields(Config()) for f in dataclasses.fields(getattr(Config(), group.name))
+    ]
+    assert len(names) == len(set(names)) == len(flat(Config()))
+
+
+def test_unknown_key_is_refused_by_name_with_the_nearest_one(tmp_path):
+    path = recipe(tmp_path, 'epoch: 3\n')
+    with pytest.raises(InputError, match=r'recipe.yaml: there is no option "epoch". Did you mean "epochs"\?'):
+        parse_config(['--config', str(path)])
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('epochs: many\n', "epochs cannot be 'many'"),
+        ('schedule: linear\n', "schedule cannot be 'linear'"),
+        ('- epochs\n', 'holds a list, wanted a mapping'),
+        ('epochs: [3\n', 'is no YAML file'),
+        ('!!python/object/apply:os.system ["true"]\n', 'is no YAML file'),
+    ],
+)
+def test_recipe_that_cannot_be_used_is_refused(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_recipe(recipe(tmp_path, text))
+
+
+def test_missing_recipe_is_refused(tmp_path):
+    with pytest.raises(InputError, match='There is no recipe'):
+        parse_config(['--config', str(tmp_path / 'nowhere.yaml')])
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (['--epochs', '0'], 'epochs is 0, it must be at least 1'),
+        (['--limit-train', '0'], 'limit_train is 0'),
+        (['--lr-decay', '1e-5'], 'only schedule inverse_time reads'),
+        (['--pretrained', '--init-from', 'local-dir:x'], 'pretrained and init_from both say'),
+        (['--mean', '0.5', '0.5'], r'mean has 2 numbers, wanted 1 or in_chans=3'),
+    ],
+)
+def test_options_out_of_range_or_in_contradiction_are_refused(args, message):
+    with pytest.raises(InputError, match=message):
+        parse_config(args)
+
+
+def test_unknown_flag_exits_and_names_the_nearest(capsys):
+    with pytest.raises(SystemExit):
+        parse_config(['--bach-size', '3'])
+    assert '--batch-size' in capsys.readouterr().err
+
+
+def test_cosine_schedule_warms_up_and_ends_at_zero():
+    train = parse_config(['--epochs', '10', '--lr', '1', '--warmup-epochs', '1']).train
+    rates = [learning_rate(train, step, 20) for step in range(200)]
+    assert rates[0] == pytest.approx(1 / 20)
+    assert max(rates) == rates[19] == rates[20] == 1
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[20:]))
+    assert rates[-1] < 1e-4

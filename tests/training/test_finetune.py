@@ -1,0 +1,237 @@
+"""Runs: what they leave, that they go on exactly where they stopped, and what they refuse before they start."""
+
+import json
+import signal
+
+import datasets
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from timm_convattn.data.pipeline import Normalize
+from timm_convattn.data.sources import open_crops
+from timm_convattn.errors import InputError
+from timm_convattn.training.config import parse_config
+from timm_convattn.training.finetune import finetune
+from timm_convattn.training.run_folder import resume_config
+from timm_convattn.training.stop import Interrupted
+
+
+def test_run_leaves_everything_that_it_promises(tiny_config, tiny_crops):
+    run = finetune(tiny_config())
+    assert {path.name for path in run.iterdir()} == {
+        *('config.yaml', 'log.jsonl', 'results.json', 'confusion_matrix.png', 'checkpoints', 'model'),
+    }
+    log = [json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()]
+    assert [(entry['epoch'], entry['step']) for entry in log] == [
+        (1, 3),
+        (2, 6),
+    ]  # 28 crops, the last 4 of an epoch wait
+    results = json.loads((run / 'results.json').read_text())
+    assert results['data']['class_names'] == ['person', 'vehicle', 'bicycle', 'dog']
+    assert results['metrics']['num_samples'] == 11
+    assert results['metrics']['absent_classes'] == ['dog']
+    assert results['metrics']['accuracy'] == log[-1]['accuracy']
+    assert results['training']['steps'] == 6
+    assert results['environment']['versions']['timm'] == timm.__version__
+    assert yaml.safe_load((run / 'config.yaml').read_text())['model'] == 'aresnet18_relmha'
+    assert Image.open(run / 'confusion_matrix.png').width > 300
+    assert len(list((run / 'checkpoints').iterdir())) == 2
+    assert not list(run.rglob('*.bin.tmp'))
+
+
+def test_model_opens_with_timm_alone_and_says_its_classes_and_input(tiny_config, tiny_crops):
+    run = finetune(tiny_config('--mean', '0.3', '--std', '0.2'))
+    model = timm.create_model(f'local-dir:{run / "model"}', pretrained=True).eval()
+    assert model.pretrained_cfg['label_names'] == ['person', 'vehicle', 'bicycle', 'dog']
+    config = timm.data.resolve_model_data_config(model)
+    assert config['input_size'] == (1, 32, 32)
+    assert [*config['mean'], *config['std']] == [0.3, 0.2]
+    assert (config['crop_pct'], config['crop_mode'], config['interpolation']) == (1.0, 'squash', 'bilinear')
+    transform = timm.data.create_transform(**config)
+    crops = open_crops(str(tiny_crops), ('validation',))['validation']
+    with torch.inference_mode():
+        logits = torch.cat([model(transform(crop['image'])[None]) for crop in crops])
+    results = json.loads((run / 'results.json').read_text())
+    predicted = logits.argmax(1)
+    matrix = torch.zeros(4, 4, dtype=torch.int64)
+    for true, found in zip(crops['label'], predicted, strict=True):
+        matrix[true, found] += 1
+    assert matrix.tolist() == results['metrics']['confusion_matrix']
+    files = {path.name for path in (run / 'model').iterdir()}
+    assert files == {'model.safetensors', 'config.json'}
+    saved = json.loads((run / 'model' / 'config.json').read_text())
+    assert not {'tag', 'origin_url', 'paper_ids', 'hf_hub_id'} & saved['pretrained_cfg'].keys()
+
+
+def test_it_learns_what_can_be_learned(tiny_config):
+    run = finetune(tiny_config('--epochs', '12', '--hflip', '0', '--rotation', '0', '--shear', '0'))
+    assert json.loads((run / 'results.json').read_text())['metrics']['macro_f1'] > 0.9
+
+
+def interrupt_at(monkeypatch, call, number=signal.SIGINT):
+    """Send a signal while a batch is being normalised."""
+    calls = 0
+    original = Normalize.__call__
+
+    def interrupting(self, *args):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            signal.raise_signal(number)
+        return original(self, *args)
+
+    monkeypatch.setattr(Normalize, '__call__', interrupting)
+
+
+OPTIONS = {
+    'plain': [],
+    'averaged and accumulated': ['--ema', '--gradient-accumulation', '2', '--batch-size', '4'],
+    'dropout': ['--drop-rate', '0.3', '--model-args', 'attn_drop=0.2', '--optimizer', 'momentum'],
+}
+
+
+@pytest.mark.parametrize('options', OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize('call', [2, 3, 5])
+def test_interrupted_and_resumed_run_equals_uninterrupted_run(tiny_config, tmp_path, monkeypatch, options, call):
+    whole = finetune(tiny_config(*options, output='whole'))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, call)
+        with pytest.raises(Interrupted, match=r'Go on with: accelerate launch .* --resume') as stopped:
+            finetune(tiny_config(*options, output='parts'))
+    assert stopped.value.exit_code == 130
+    parts = tmp_path / 'parts'
+    assert not (parts / 'results.json').exists()
+    args = ['--resume', str(parts)]
+    assert finetune(resume_config(parse_config(args), args)) == parts
+
+    ours, theirs = load_file(parts / 'model' / 'model.safetensors'), load_file(whole / 'model' / 'model.safetensors')
+    assert ours.keys() == theirs.keys()
+    assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+
+    def log(run):
+        lines = [json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key != 'seconds'} for line in lines]
+
+    assert log(parts) == log(whole)
+    metrics = [json.loads((run / 'results.json').read_text())['metrics'] for run in (parts, whole)]
+    assert metrics[0] == metrics[1]
+
+
+def test_scheduler_that_ends_the_job_gets_a_checkpoint_and_its_exit_code(tiny_config, monkeypatch):
+    interrupt_at(monkeypatch, 1, signal.SIGTERM)
+    with pytest.raises(Interrupted) as stopped:
+        finetune(tiny_config())
+    assert stopped.value.exit_code == 143
+
+
+def test_latest_is_the_run_of_output(tiny_config, tmp_path):
+    run = finetune(tiny_config())
+    args = ['--resume', 'latest', '--output', str(run), '--epochs', '3']
+    finetune(resume_config(parse_config(args), args))
+    assert len((run / 'log.jsonl').read_text().splitlines()) == 3
+
+
+def test_resumed_run_cannot_change_what_the_weights_depend_on(tiny_config):
+    run = finetune(tiny_config('--epochs', '1'))
+    args = ['--resume', str(run), '--lr', '0.5', '--keep', '3']
+    with pytest.raises(InputError, match=r'other options: lr \(0.001 -> 0.5\)'):
+        resume_config(parse_config(args), args)
+
+
+def test_only_the_newest_checkpoints_are_kept(tiny_config):
+    run = finetune(tiny_config('--epochs', '4', '--keep', '1'))
+    assert [path.name for path in (run / 'checkpoints').iterdir()] == ['step_00000012']
+
+
+def test_fine_tuned_model_starts_another_run_with_its_classes_or_new_ones(
+    tiny_config, tiny_crops, flir_writer, tmp_path
+):
+    run = finetune(tiny_config('--epochs', '1'))
+    start = f'local-dir:{run / "model"}'
+    again = finetune(
+        tiny_config('--epochs', '1', '--lr', '0', '--init-from', start, '--img-size', '40', output='again')
+    )
+    before, after = (load_file(folder / 'model' / 'model.safetensors') for folder in (run, again))
+    assert torch.equal(before['fc.weight'], after['fc.weight'])
+    assert torch.equal(before['conv1.weight'], after['conv1.weight'])
+    assert before['layer4.0.attn.height_rel'].shape == (3, 8)  # a map of 2 x 2
+    assert after['layer4.0.attn.height_rel'].shape == (5, 8)  # resampled for one of 3 x 3
+
+
+def test_tensorboard_gets_the_log(tiny_config):
+    run = finetune(tiny_config('--epochs', '1', '--tracker', 'tensorboard'))
+    assert list(run.rglob('events.out.tfevents.*'))
+
+
+def test_output_that_holds_something_is_refused_and_left_alone(tiny_config, tmp_path):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'mine.txt').write_text('mine')
+    with pytest.raises(InputError, match=r'already holds something. Give another --output, or go on with --resume'):
+        finetune(tiny_config())
+    assert [path.name for path in (tmp_path / 'run').iterdir()] == ['mine.txt']
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (['--model', 'aresnet81_relmha'], r"no model 'aresnet81_relmha'. Did you mean aresnet"),
+        (['--pretrained'], r'could not be fetched from the Hub .* --no-pretrained, or fill the cache'),
+        (['--init-from', 'somewhere'], r'wanted local-dir:FOLDER or hf-hub:OWNER/NAME'),
+        (['--model-args', 'num_heads=7'], r'num_heads=7 does not divide'),
+        (['--model-args', 'num_head=8'], r"unexpected keyword argument 'num_head'"),
+        (['--model-args', 'num_heads'], r'wanted name=value'),
+        (['--optimizer', 'sdg'], r"no optimizer 'sdg'"),
+    ],
+)
+def test_what_cannot_work_is_refused_and_no_run_is_left(tiny_config, tmp_path, args, message):
+    with pytest.raises(InputError, match=message):
+        finetune(tiny_config(*args))
+    assert not (tmp_path / 'run').exists()
+
+
+def test_other_architecture_than_asked_for_is_refused(tiny_config):
+    run = finetune(tiny_config('--epochs', '1'))
+    args = ['--model', 'avgg16_relmha', '--init-from', f'local-dir:{run / "model"}']
+    with pytest.raises(InputError, match=r'holds an aresnet18_relmha, but model is avgg16_relmha'):
+        finetune(tiny_config(*args, output='other'))
+
+
+class TestSources:
+    def test_folder_of_frames_says_to_build_crops_first(self, flir_writer):
+        writer = flir_writer()
+        writer.split('train', [[('person', [1, 1, 9, 9])]])
+        with pytest.raises(InputError, match=r'holds frames, not crops. .*build_dataset.py --flir-root'):
+            open_crops(str(writer.folder), ('train',))
+
+    def test_missing_data_set_is_refused(self, tmp_path):
+        for name in (str(tmp_path / 'nowhere'), 'nobody/nothing'):
+            with pytest.raises(InputError, match='could not be opened as a data set of crops'):
+                open_crops(name, ('train',))
+
+    def test_missing_split_is_refused_with_what_there_is(self, tiny_crops):
+        with pytest.raises(InputError, match=r'has no crops in test; it has train \(28\), validation \(11\)'):
+            open_crops(str(tiny_crops), ('train', 'test'))
+
+    @pytest.mark.parametrize(
+        ('columns', 'message'),
+        [
+            ({'image': datasets.Image()}, r'column "label" is missing, wanted ClassLabel'),
+            ({'label': datasets.ClassLabel(names=['a'])}, r'column "image" is missing, wanted Image'),
+            (
+                {'image': datasets.Image(), 'label': datasets.Value('string')},
+                r'column "label" is Value, wanted ClassLabel.* Its columns are image \(Image\), label \(Value\)',
+            ),
+        ],
+    )
+    def test_data_set_without_the_needed_columns_is_refused(self, tmp_path, columns, message):
+        row = {'image': Image.new('L', (4, 4)), 'label': 0 if columns.get('label') != datasets.Value('string') else 'x'}
+        rows = {name: [row[name]] for name in columns}
+        crops = datasets.Dataset.from_dict(rows, features=datasets.Features(columns))
+        (tmp_path / 'data').mkdir()
+        crops.to_parquet(tmp_path / 'data' / 'train-00000-of-00001.parquet')
+        with pytest.raises(InputError, match=message):
+            open_crops(str(tmp_path), ('train',))

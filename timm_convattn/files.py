@@ -1,0 +1,43 @@
+"""Files and folders that appear whole or not at all: written beside, then renamed."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from timm_convattn.errors import InputError
+
+__all__ = ['fresh_folder', 'write_json']
+
+
+@contextmanager
+def fresh_folder(out: Path) -> Iterator[Path]:
+    """Give a folder to fill that becomes `out` when the block ends well, and goes away when it does not.
+
+    Raises:
+        InputError: If `out` exists and holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f'{out} already holds something. Name a folder that does not exist, or remove this one.')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+    try:
+        yield beside
+        beside.chmod(0o755)  # mkdtemp's folders are for their owner alone
+        if out.exists():
+            out.rmdir()
+        beside.rename(out)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file beside its place and move it there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f'.{path.name}')
+    beside.write_text(json.dumps(content, indent=2) + '\n')
+    beside.replace(path)

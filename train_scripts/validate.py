@@ -1,0 +1,64 @@
+"""Evaluate a trained model on a split of crops, exactly as the run that trained it did.
+
+python train_scripts/validate.py --model local-dir:runs/NAME/model --data crops/four_class --out results.json
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from accelerate import Accelerator
+
+from timm_convattn.data.sources import open_crops
+from timm_convattn.errors import exit_on_input_error
+from timm_convattn.files import write_json
+from timm_convattn.report import format_metrics, plot_confusion_matrix
+from timm_convattn.training.evaluation import BATCH_SIZE, evaluation_record, use_threads
+from timm_convattn.training.networks import load_network
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to evaluate on what."""
+
+    model: str
+    """local-dir:RUN/model, hf-hub:owner/name, or the name of a timm model with weights."""
+    data: str | None = None
+    """Folder of crops (from build_dataset.py) or id of a data set on the Hub. None: the embedded thermal scenes."""
+    split: str = 'validation'
+    """The split to evaluate on."""
+    out: Path | None = None
+    """JSON file to write the results to."""
+    confusion_matrix: Path | None = None
+    """PNG to draw the confusion matrix to."""
+    batch_size: int = BATCH_SIZE
+    """Crops in a batch."""
+    num_workers: int = 0
+    """Processes that load crops."""
+    threads: int | None = None
+    """Threads on a CPU. None: all cores."""
+
+
+def main(args: Args) -> None:
+    """Evaluate, show and write."""
+    accelerator = Accelerator(mixed_precision='no')
+    use_threads(accelerator, args.threads)
+    model, class_names = load_network(args.model)
+    crops = open_crops(args.data, (args.split,))[args.split]
+    source = args.data or 'embedded thermal scenes'
+    record = evaluation_record(
+        model, class_names, crops, source, args.split, accelerator, args.batch_size, args.num_workers
+    )
+    if not accelerator.is_main_process:
+        return
+    print(format_metrics(record['metrics']))
+    if args.out is not None:
+        write_json(args.out, record)
+    if args.confusion_matrix is not None:
+        title = f'{record["model"]["architecture"]} on {source}, {args.split}'
+        plot_confusion_matrix(record['metrics']['confusion_matrix'], class_names, args.confusion_matrix, title)
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main(tyro.cli(Args, description=__doc__))
