@@ -50,7 +50,7 @@ def main(args: Args) -> None:
         args.bits,
         args.percentiles,
     )
-    print(f'{crops.layout} -> {args.out}')
+    print(f'{args.flir_root}, laid out as {crops.layout} -> {args.out}')
     print(format_counts(crops))
     if args.sheet is not None:
         plot_crops(load_crops(args.out)['train'], args.sheet)

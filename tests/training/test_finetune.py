@@ -1,5 +1,6 @@
 """Runs: what they leave, that they go on exactly where they stopped, and what they refuse before they start."""
 
+import importlib.util
 import json
 import signal
 
@@ -16,6 +17,7 @@ from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
 from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
+from timm_convattn.training.networks import create_network
 from timm_convattn.training.run_folder import resume_config
 from timm_convattn.training.stop import Interrupted
 
@@ -162,9 +164,29 @@ def test_fine_tuned_model_starts_another_run_with_its_classes_or_new_ones(
     assert after['layer4.0.attn.height_rel'].shape == (5, 8)  # resampled for one of 3 x 3
 
 
+def test_model_of_other_classes_starts_with_a_fresh_classifier(tiny_config, monkeypatch):
+    run = finetune(tiny_config('--epochs', '1'))
+    config = tiny_config('--init-from', f'local-dir:{run / "model"}')
+    saved = load_file(run / 'model' / 'model.safetensors')
+
+    def classifier(class_names):
+        return create_network(config.model, class_names, (32, 32)).get_classifier().weight
+
+    assert torch.equal(classifier(['person', 'vehicle', 'bicycle', 'dog']), saved['fc.weight'])
+    assert not torch.equal(classifier(['dog', 'person', 'vehicle', 'bicycle']), saved['fc.weight'])
+    assert classifier(['person', 'vehicle']).shape == (2, saved['fc.weight'].shape[1])
+
+
 def test_tensorboard_gets_the_log(tiny_config):
     run = finetune(tiny_config('--epochs', '1', '--tracker', 'tensorboard'))
     assert list(run.rglob('events.out.tfevents.*'))
+
+
+@pytest.mark.skipif(importlib.util.find_spec('trackio') is not None, reason='trackio is installed')
+def test_tracker_that_is_not_installed_is_refused(tiny_config, tmp_path):
+    with pytest.raises(InputError, match=r'trackio is not installed: pip install'):
+        finetune(tiny_config('--tracker', 'trackio'))
+    assert not (tmp_path / 'run').exists()
 
 
 def test_output_that_holds_something_is_refused_and_left_alone(tiny_config, tmp_path):

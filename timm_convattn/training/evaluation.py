@@ -42,7 +42,11 @@ def evaluation_loader(
 
 
 def evaluate(
-    model: nn.Module, loader: DataLoader[Any], accelerator: Accelerator, class_names: Sequence[str]
+    model: nn.Module,
+    loader: DataLoader[Any],
+    accelerator: Accelerator,
+    class_names: Sequence[str],
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a model over all samples of a loader, each counted once whatever the number of processes.
 
@@ -51,6 +55,7 @@ def evaluate(
         loader: Prepared by `accelerator`.
         accelerator: Gathers the processes' results.
         class_names: Names of the classes, in the order of the logits.
+        progress: Whether to show a progress bar on a terminal.
 
     Returns:
         The metrics of `compute_metrics`, and `loss`: the mean cross entropy.
@@ -58,7 +63,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     kept: tuple[list[torch.Tensor], ...] = ([], [], [])
-    quiet = None if accelerator.is_local_main_process else True  # None: quiet where there is no terminal
+    quiet = None if progress and accelerator.is_main_process else True  # None: quiet where there is no terminal
     with torch.inference_mode():
         for images, labels, _ in tqdm(loader, desc='Evaluating', unit='batch', leave=False, disable=quiet):
             logits = model(images).float()
@@ -107,7 +112,7 @@ def evaluation_record(
         )
     config = model_data_config(model)
     loader = accelerator.prepare(evaluation_loader(crops, config, batch_size, num_workers))
-    metrics = evaluate(model.to(accelerator.device), loader, accelerator, names)
+    metrics = evaluate(model.to(accelerator.device), loader, accelerator, names, progress=True)
     return {
         'model': {
             'architecture': pretrained_cfg(model)['architecture'],

@@ -1,5 +1,6 @@
 """Fine-tuning a timm model on crops, from the crops to the report."""
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -53,7 +54,7 @@ def finetune(config: Config) -> Path:
         raise InputError('The splits train and validation have different classes.')
     img_size = (config.data.img_size,) * 2 if isinstance(config.data.img_size, int) else config.data.img_size
     with accelerator.main_process_first():  # one download, if any
-        model = create_network(config.model, len(class_names), img_size)
+        model = create_network(config.model, class_names, img_size)
     data_config = network_input(config.model, model, img_size)
 
     train = Training(config, accelerator, model, crops, class_names, data_config, folder)
@@ -69,12 +70,15 @@ def finetune(config: Config) -> Path:
 
 
 def _create_accelerator(config: Config, folder: Path) -> Accelerator:
+    tracker = None if config.run.tracker == 'none' else config.run.tracker
+    if tracker is not None and importlib.util.find_spec(tracker) is None:  # accelerate would go on without a word
+        raise InputError(f"{tracker} is not installed: pip install 'timm-convattn[track]', or give --tracker none.")
     os.environ.setdefault('TRACKIO_DIR', str(folder / 'trackio'))
     try:
         return Accelerator(
             mixed_precision=config.run.mixed_precision,
             gradient_accumulation_steps=config.train.gradient_accumulation,
-            log_with=None if config.run.tracker == 'none' else config.run.tracker,
+            log_with=tracker,
             project_dir=folder,
         )
     except (ValueError, ImportError) as error:

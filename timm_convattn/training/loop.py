@@ -114,7 +114,7 @@ class Training:
         self.sampler.set_epoch(progress.epoch)
         loader.set_epoch(progress.epoch)  # accelerate's loader counts for itself, and tells the sampler its own count
         self.model.train()
-        loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64)
+        loss_sum = torch.tensor(progress.loss_sum, device=accelerator.device)
         for pixels, labels, indices in loader:
             images = self.normalize(pixels, indices, progress.epoch)
             with accelerator.accumulate(self.model):
@@ -126,7 +126,7 @@ class Training:
                     self._set_learning_rate()
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-            loss_sum += loss.detach().cpu()
+            loss_sum += loss.detach()
             progress.batch += 1
             if accelerator.sync_gradients:
                 progress.step += 1
@@ -134,11 +134,11 @@ class Training:
                     self.averaged.update(accelerator.unwrap_model(self.model))
                 bar.update()
                 if stop.requested():
-                    progress.loss_sum = loss_sum.item()
-                    progress.seconds = time.perf_counter() - started
-                    self._interrupt(stop)
-        progress.loss_sum = loss_sum.item()
+                    break
+        progress.loss_sum = accelerator.reduce(loss_sum, 'mean').item()
         progress.seconds = time.perf_counter() - started
+        if stop.noticed:
+            self._interrupt(stop)
 
     def _finish_epoch(self) -> None:
         """Evaluate, log and save, and turn to the next epoch."""

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import huggingface_hub.errors
 import timm
@@ -23,12 +23,12 @@ NO_NETWORK = (
 )
 
 
-def create_network(config: ModelConfig, num_classes: int, img_size: tuple[int, int]) -> nn.Module:
+def create_network(config: ModelConfig, class_names: list[str], img_size: tuple[int, int]) -> nn.Module:
     """Make the network that a configuration describes, with the weights that it starts from.
 
     Args:
         config: Which model, and where its weights start.
-        num_classes: Classes of the crops. Weights of another number of classes get a fresh classifier.
+        class_names: Classes of the crops. Weights that were trained for other classes get a fresh classifier.
         img_size: Height and width of the input, for models that are built for one.
 
     Raises:
@@ -42,7 +42,7 @@ def create_network(config: ModelConfig, num_classes: int, img_size: tuple[int, i
         name,
         pretrained=config.pretrained or config.init_from is not None,
         img_size=img_size,
-        num_classes=num_classes,
+        num_classes=len(class_names),
         in_chans=config.in_chans,
         drop_rate=config.drop_rate,
         **_model_args(config.model_args),
@@ -50,6 +50,8 @@ def create_network(config: ModelConfig, num_classes: int, img_size: tuple[int, i
     architecture = pretrained_cfg(model)['architecture']
     if architecture != config.model.split('.')[0]:
         raise InputError(f'{name} holds an {architecture}, but model is {config.model}: give --model {architecture}.')
+    if config.init_from and pretrained_cfg(model).get('label_names', class_names) != class_names:
+        cast(Any, model).reset_classifier(len(class_names))
     return model
 
 

@@ -24,6 +24,7 @@ class StopSignals:
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.signal_number: int | None = None
+        self.noticed = False  # whether the processes have agreed to stop
 
     def __call__(self, signal_number: int, frame: FrameType | None) -> None:
         """Note the signal; a second one ends the process at once."""
@@ -33,10 +34,10 @@ class StopSignals:
         self.accelerator.set_trigger()
 
     def requested(self) -> bool:
-        """Say whether any process got a signal."""
-        if self.accelerator.num_processes == 1:
-            return self.signal_number is not None
-        return bool(self.accelerator.check_trigger())
+        """Say whether any process got a signal; every process has to ask."""
+        alone = self.accelerator.num_processes == 1
+        self.noticed = self.signal_number is not None if alone else bool(self.accelerator.check_trigger())
+        return self.noticed
 
 
 @contextmanager
