@@ -10,7 +10,7 @@ from typing import Any
 
 from timm_convattn.errors import InputError
 
-__all__ = ['fresh_folder', 'write_json']
+__all__ = ['fresh_folder', 'write_json', 'write_text']
 
 
 @contextmanager
@@ -36,8 +36,13 @@ def fresh_folder(out: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file beside its place and move it there."""
+    """Write a JSON file, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + '\n')
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file beside its place and move it there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f'.{path.name}')
-    beside.write_text(json.dumps(content, indent=2) + '\n')
+    beside.write_text(text)
     beside.replace(path)

@@ -8,6 +8,8 @@ accelerate launch train_scripts/finetune.py --resume runs/NAME
 import sys
 from pathlib import Path
 
+from accelerate import PartialState
+
 from timm_convattn.errors import exit_on_input_error
 from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
@@ -30,5 +32,6 @@ if __name__ == '__main__':
         try:
             main(sys.argv[1:])
         except Interrupted as stopped:
-            print(stopped, file=sys.stderr)
+            if PartialState().is_main_process:
+                print(stopped, file=sys.stderr)
             sys.exit(stopped.exit_code)

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from timm_convattn.data.pipeline import Augment, AugmentAmounts, CropImages, EpochSampler, Normalize, ResizeToPixels
 from timm_convattn.errors import InputError
+from timm_convattn.files import write_text
 from timm_convattn.training.checkpoints import Progress, find_checkpoints, load_checkpoint, save_checkpoint
 from timm_convattn.training.config import Config, TrainConfig, flat
 from timm_convattn.training.evaluation import evaluate, evaluation_loader
@@ -210,7 +211,7 @@ class Training:
         log = self.folder / 'log.jsonl'
         if self.accelerator.is_main_process and log.is_file():
             lines = [line for line in log.read_text().splitlines() if json.loads(line)['epoch'] <= self.progress.epoch]
-            log.write_text(''.join(f'{line}\n' for line in lines))
+            write_text(log, ''.join(f'{line}\n' for line in lines))
 
     def _start_trackers(self) -> None:
         if self.config.run.tracker != 'none':
