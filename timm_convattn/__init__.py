@@ -8,9 +8,20 @@ Importing this package registers its models with timm:
     model = timm.create_model('aresnet50_relmha', num_classes=4)
 """
 
-from timm_convattn.layers import ConvAttn, ConvAttnStage, RelMha2d
-from timm_convattn.models import AResNet, AVgg
+from timm_convattn.layers import AugConv2d, ConvAttn, ConvAttnStage, RelMha2d
+from timm_convattn.models import AAResNet, AAVgg, AResNet, AVgg, ConvAttnNet
 
 __version__ = '0.1.0'
 
-__all__ = ['AResNet', 'AVgg', 'ConvAttn', 'ConvAttnStage', 'RelMha2d', '__version__']
+__all__ = [
+    'AAResNet',
+    'AAVgg',
+    'AResNet',
+    'AVgg',
+    'AugConv2d',
+    'ConvAttn',
+    'ConvAttnNet',
+    'ConvAttnStage',
+    'RelMha2d',
+    '__version__',
+]

@@ -178,7 +178,7 @@ def test_failure_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyt
 
 
 def test_logistic_regression_on_pixels_stays_below_080_macro_f1(drawn: list[Drawn]) -> None:
-    """On a subsample and its 200 principal components: all of it takes a minute and scores alike."""
+    """On a subsample and its 200 principal components, to be quick."""
     train_pixels, train_names, _ = crops(drawn[:NUM_TRAIN])
     val_pixels, val_names, _ = crops(drawn[NUM_TRAIN:])
     for c in (1e-4, 1e-3, 1e-2, 1e-1):

@@ -11,17 +11,19 @@ from timm.models import save_for_hf
 import timm_convattn
 from timm_convattn import ConvAttn, RelMha2d
 
-MODELS = timm.list_models(module=['aresnet', 'avgg'])
-BACKBONES = {'aresnet18_relmha': 'resnet18', 'aresnet50_relmha': 'resnet50', 'avgg16_relmha': 'vgg16'}
+FAMILIES = ['aresnet', 'avgg']
+MODELS = timm.list_models(module=FAMILIES)
+SMALLEST = ['aresnet18_relmha', 'aaresnet50', 'avgg11_relmha', 'avgg11_bn_relmha', 'aavgg16']  # of each kind
+RESNETS = {f'aresnet{depth}_relmha': f'resnet{depth}' for depth in (18, 34, 50, 101)}
+VGGS = {f'avgg{depth}{bn}_relmha': f'vgg{depth}{bn}' for depth in (11, 13, 16, 19) for bn in ('', '_bn')}
 
 
 def create(name, **kwargs):
     return timm.create_model(name, **{'num_classes': 4, **kwargs})
 
 
-def test_the_papers_models_are_registered():
-    assert set(MODELS) == {'aresnet18_relmha', 'aresnet50_relmha', 'avgg16_relmha'}
-    assert timm.list_models('*relmha') == MODELS
+def test_the_papers_models_and_their_families_are_registered():
+    assert set(MODELS) == {*RESNETS, *VGGS, 'aaresnet50', 'aavgg16'}
     assert timm.list_pretrained('aresnet50*') == ['aresnet50_relmha.a1_in1k']
 
 
@@ -36,7 +38,7 @@ def test_import_warns_of_nothing_and_brings_only_torch_and_timm():
     assert run.stdout.strip() == "['timm_convattn']"
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', [*SMALLEST, 'aresnet50_relmha', 'avgg16_relmha'])
 @pytest.mark.parametrize(('size', 'in_chans'), [(60, 1), (60, 3), (224, 3)])
 def test_models_train_and_infer(name, size, in_chans):
     model = create(name, img_size=size, in_chans=in_chans)
@@ -50,10 +52,33 @@ def test_models_train_and_infer(name, size, in_chans):
 
 
 @pytest.mark.parametrize('name', MODELS)
-def test_any_size_is_taken_at_run_time(name):
+def test_every_size_from_32_to_130_is_taken(name):
+    model = create(name, img_size=60, device='meta').eval()
+    for size in range(32, 131):
+        assert model(torch.empty(1, 3, size, 162 - size, device='meta')).shape == (1, 4)
+
+
+@pytest.mark.parametrize('name', SMALLEST)
+def test_set_input_size_makes_native_what_was_resampled_at_run_time(name):
+    torch.manual_seed(0)
     model = create(name, img_size=60).eval()
-    for size in [(32, 32), (33, 47), (60, 60), (97, 40)]:
-        assert model(torch.randn(1, 3, *size)).shape == (1, 4)
+    images = torch.randn(1, 3, 97, 64)
+    with torch.inference_mode():
+        expected = model(images)
+        model.set_input_size((97, 64))
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
+    fresh = create(name, img_size=(97, 64))
+    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in fresh.state_dict().items()}
+
+
+@pytest.mark.parametrize('name', SMALLEST)
+def test_scripted_model_computes_the_same_at_any_size(name):
+    model = create(name, img_size=60).eval()
+    scripted = torch.jit.script(model)
+    with torch.inference_mode():
+        for size in [(60, 60), (75, 48)]:
+            images = torch.randn(2, 3, *size)
+            torch.testing.assert_close(scripted(images), model(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +100,7 @@ def test_default_widths_and_tables_are_the_papers(name, d_out, forms, tables):
     assert model.num_features == d_out + d_out // 8
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', ['aresnet18_relmha', 'avgg11_relmha'])
 def test_attention_can_be_told_from_create_model(name):
     args = dict(num_heads=4, qk_ratio=0.5, v_ratio=0.25, rel_pos=False, qkv_bias=True, attn_proj=False, attn_drop=0.1)
     model = create(name, **args)
@@ -100,9 +125,9 @@ def test_lean_transitions_cut_85_of_112_million_parameters():
 
 
 def test_unknown_argument_is_refused():
-    for name in MODELS:
+    for name in SMALLEST:
         with pytest.raises(TypeError, match='num_head'):
-            create(name, num_head=4)
+            create(name, num_head=4, device='meta')
 
 
 def test_heads_that_do_not_fit_are_refused_with_what_would():
@@ -112,16 +137,16 @@ def test_heads_that_do_not_fit_are_refused_with_what_would():
 
 @pytest.mark.parametrize('name', MODELS)
 def test_position_tables_are_not_decayed(name):
-    model = create(name)
+    model = create(name, device='meta')
     names = {n for n, _ in model.named_parameters() if n.endswith(('height_rel', 'width_rel'))}
     assert names
     assert model.no_weight_decay() == names
 
 
-def backbone_weights(name, path, **kwargs):
+def backbone_weights(backbone, path, **kwargs):
     """A backbone with random weights and statistics, saved; equality then means something."""
     torch.manual_seed(0)
-    backbone = timm.create_model(BACKBONES[name], **kwargs).eval()
+    backbone = timm.create_model(backbone, **kwargs).eval()
     for module in backbone.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.running_mean, std=0.1)
@@ -132,25 +157,76 @@ def backbone_weights(name, path, **kwargs):
     return backbone
 
 
-@pytest.mark.parametrize('name', ['aresnet18_relmha', 'aresnet50_relmha'])
+def pretrained(name, path, **kwargs):
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=dict(file=str(path)), **kwargs).eval()
+
+
+@pytest.mark.parametrize('name', RESNETS)
 def test_resnet_weights_give_the_resnets_logits(name, tmp_path):
-    backbone = backbone_weights(name, tmp_path / 'weights.pth')
-    overlay = dict(file=str(tmp_path / 'weights.pth'))
-    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).eval()
-    images = torch.randn(2, 3, 96, 96)
+    backbone = backbone_weights(RESNETS[name], tmp_path / 'weights.pth')
+    model = pretrained(name, tmp_path / 'weights.pth')
+    images = torch.randn(2, 3, 96, 75)
     with torch.inference_mode():
-        torch.testing.assert_close(model(images), backbone(images), rtol=1e-4, atol=1e-4)
+        ours, theirs = model(images), backbone(images)
+    assert theirs.std() > 1e-3
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert torch.equal(ours.argmax(1), theirs.argmax(1))
 
 
-def test_vgg_weights_give_vggs_features(tmp_path):
-    backbone = backbone_weights('avgg16_relmha', tmp_path / 'weights.pth')
-    overlay = dict(file=str(tmp_path / 'weights.pth'))
-    model = timm.create_model('avgg16_relmha', pretrained=True, pretrained_cfg_overlay=overlay).eval()
+@pytest.mark.parametrize('name', VGGS)
+def test_vgg_weights_give_vggs_features(name, tmp_path):
+    backbone = backbone_weights(VGGS[name], tmp_path / 'weights.pth')
+    model = pretrained(name, tmp_path / 'weights.pth')
     assert model.num_classes == 0
-    images = torch.randn(1, 3, 75, 96)
+    images = torch.randn(1, 3, 75, 64)
     with torch.inference_mode():
         features = model.forward_features(images)
         torch.testing.assert_close(features[:, :512], backbone.forward_features(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('name', 'backbone', 'theirs', 'ours'),
+    [
+        ('aaresnet50', 'resnet50', 'layer4.1.conv2', 'layer4.1.conv2'),
+        ('aavgg16', 'vgg16', 'features.26', 'features.26'),
+    ],
+)
+def test_augmented_convolutions_keep_the_first_filters(name, backbone, theirs, ours, tmp_path):
+    backbone = backbone_weights(backbone, tmp_path / 'weights.pth')
+    model = pretrained(name, tmp_path / 'weights.pth')
+    conv, kept = backbone.get_submodule(theirs), model.get_submodule(ours)
+    assert kept.weight.shape[0] == 448
+    assert torch.equal(kept.weight, conv.weight[:448])
+    x = torch.randn(1, 512, 6, 6)
+    with torch.inference_mode():
+        torch.testing.assert_close(kept(x)[:, :448], conv(x)[:, :448])
+        assert kept(x).shape == conv(x).shape
+
+
+@pytest.mark.parametrize('name', ['aresnet18_relmha', 'avgg11_bn_relmha'])
+def test_backbone_weights_fit_other_classes_channels_and_features(name, tmp_path):
+    backbone = backbone_weights({**RESNETS, **VGGS}[name], tmp_path / 'weights.pth')
+    images = torch.randn(2, 3, 64, 64)
+    model = pretrained(name, tmp_path / 'weights.pth', num_classes=4)
+    with torch.inference_mode():
+        assert model(images).shape == (2, 4)
+        features = model.forward_features(images)[:, :512]
+        torch.testing.assert_close(features, backbone.forward_features(images), rtol=1e-4, atol=1e-5)
+        grey = pretrained(name, tmp_path / 'weights.pth', num_classes=4, in_chans=1)
+        mean = images.mean(1, keepdim=True)  # timm sums the filters of the first convolution over its channels
+        features, expected = grey.forward_features(mean), model.forward_features(mean.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(features[:, :512], expected[:, :512], rtol=1e-3, atol=1e-4)
+        maps = pretrained(name, tmp_path / 'weights.pth', features_only=True)(images)
+        torch.testing.assert_close(maps[-1][:, :512], backbone.forward_features(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('mode', [{'num_classes': 4}, {'features_only': True}, {'in_chans': 1}, {}], ids=str)
+def test_checkpoint_that_lacks_weights_is_refused_in_every_mode(mode, tmp_path):
+    weights = timm.create_model('resnet18').state_dict()
+    weights['layer1.0.renamed.weight'] = weights.pop('layer1.0.conv1.weight')
+    torch.save(weights, tmp_path / 'weights.pth')
+    with pytest.raises(ValueError, match=r'it lacks layer1\.0\.conv1\.weight .* has no layer1\.0\.renamed\.weight'):
+        pretrained('aresnet18_relmha', tmp_path / 'weights.pth', **mode)
 
 
 def test_checkpoint_of_another_family_is_refused_even_without_its_classifier(tmp_path):
@@ -160,16 +236,7 @@ def test_checkpoint_of_another_family_is_refused_even_without_its_classifier(tmp
         create('aresnet18_relmha', pretrained=True, pretrained_cfg_overlay=overlay)
 
 
-def test_backbone_checkpoint_with_missing_weights_is_refused(tmp_path):
-    weights = timm.create_model('resnet18').state_dict()
-    del weights['layer1.0.conv1.weight']
-    torch.save(weights, tmp_path / 'weights.pth')
-    overlay = dict(file=str(tmp_path / 'weights.pth'))
-    with pytest.raises(ValueError, match=r'it lacks layer1.0.conv1.weight \(1 in all\)'):
-        create('aresnet18_relmha', pretrained=True, pretrained_cfg_overlay=overlay)
-
-
-@pytest.mark.parametrize('name', ['aresnet18_relmha', 'avgg16_relmha'])
+@pytest.mark.parametrize('name', SMALLEST)
 def test_saved_model_loads_with_equal_outputs_and_at_another_size(name, tmp_path):
     model = create(name, img_size=60, in_chans=1, num_heads=4).eval()
     save_for_hf(model, str(tmp_path), safe_serialization=True)
@@ -181,7 +248,7 @@ def test_saved_model_loads_with_equal_outputs_and_at_another_size(name, tmp_path
     torch.testing.assert_close(larger(images), model(images), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['aresnet18_relmha', 'avgg16_relmha'])
+@pytest.mark.parametrize('name', ['aresnet18_relmha', 'avgg11_relmha', 'avgg11_bn_relmha'])
 def test_features_are_those_of_every_stage(name):
     features = timm.create_model(name, features_only=True)
     maps = features(torch.randn(1, 3, 64, 64))

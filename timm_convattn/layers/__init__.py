@@ -1,6 +1,7 @@
 """The attention, the convolutional-attentional form and the stage made of them."""
 
+from timm_convattn.layers.aug_conv import AugConv2d
 from timm_convattn.layers.conv_attn import ConvAttn, ConvAttnStage
 from timm_convattn.layers.rel_mha import RelMha2d
 
-__all__ = ['ConvAttn', 'ConvAttnStage', 'RelMha2d']
+__all__ = ['AugConv2d', 'ConvAttn', 'ConvAttnStage', 'RelMha2d']

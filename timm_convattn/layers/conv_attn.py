@@ -9,7 +9,7 @@ For a map X:
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import torch
 import torch.nn as nn
@@ -17,7 +17,7 @@ from timm.layers import ConvNormAct, to_2tuple
 
 from timm_convattn.layers.rel_mha import RelMha2d, check_heads
 
-__all__ = ['AttnArgs', 'ConvAttn', 'ConvAttnStage', 'Transition']
+__all__ = ['AttnArgs', 'ConvAttn', 'ConvAttnStage', 'Transition', 'downsample', 'split_attn_args']
 
 
 class AttnArgs(TypedDict, total=False):
@@ -33,7 +33,13 @@ class AttnArgs(TypedDict, total=False):
     proj_drop: float
 
 
-def _downsample(stride: int, ceil: bool) -> nn.Module:
+def split_attn_args(kwargs: dict[str, Any]) -> tuple[AttnArgs, dict[str, Any]]:
+    """Divide a model's arguments into those of the attention (`AttnArgs`) and the others."""
+    attn_args = {name: kwargs[name] for name in AttnArgs.__annotations__ if name in kwargs}
+    return cast(AttnArgs, attn_args), {name: value for name, value in kwargs.items() if name not in attn_args}
+
+
+def downsample(stride: int, ceil: bool) -> nn.Module:
     """Build the paper's 3x3 average pool of stride 2, which brings X'' to the size of X'.
 
     With `ceil` a side of S becomes ceil(S / 2), as a padded convolution of stride 2 makes it; without, floor(S / 2), as
@@ -129,13 +135,17 @@ class ConvAttn(nn.Module):
             proj_drop=proj_drop,
             **dd,
         )
-        self.pool = _downsample(stride, ceil)
+        self.pool = downsample(stride, ceil)
         self.norm = norm_layer(self.num_features, **dd)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Start the normalisation as identity; the two paths have their own start."""
         _start_norm_as_identity(self.norm)
+
+    def set_feat_size(self, feat_size: int | tuple[int, int]) -> None:
+        """Make another size of the input map the native one of the position tables."""
+        self.attn.set_feat_size(feat_size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run both paths, concatenate (Eq. 6, 7), normalise."""
@@ -149,8 +159,8 @@ class Transition(ConvNormAct):
     It starts as identity on the first `dim` channels and zero on the attention's, so that in eval mode a fresh one
     hands on what the convolutional path computed, for an activation that keeps that path's values (ReLU after ReLU).
 
-    Where the paper is silent: batch norm and activation follow the convolution, as everywhere in a ResNet.
-    A `kernel_size` of 1 costs a ninth of the parameters.
+    Where the paper is silent: batch norm and activation follow the convolution, as everywhere in a ResNet; without an
+    activation (`act_layer=None`) it is linear. A `kernel_size` of 1 costs a ninth of the parameters.
 
     Raises:
         ValueError: If `kernel_size` is even: it would shift the map.
@@ -162,7 +172,7 @@ class Transition(ConvNormAct):
         out_channels: int,
         kernel_size: int = 3,
         norm_layer: type[nn.Module] = nn.BatchNorm2d,
-        act_layer: type[nn.Module] = nn.ReLU,
+        act_layer: type[nn.Module] | None = nn.ReLU,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -172,8 +182,9 @@ class Transition(ConvNormAct):
             in_channels,
             out_channels,
             kernel_size,
+            apply_act=act_layer is not None,
             norm_layer=norm_layer,
-            act_layer=act_layer,
+            act_layer=act_layer or nn.ReLU,
             device=device,
             dtype=dtype,
         )
@@ -233,13 +244,28 @@ class ConvAttnStage(nn.Sequential):
         super().__init__()
         if len(blocks) == 0:
             raise ValueError('The stage got no blocks, it needs at least one to be its convolutional path.')
-        size = to_2tuple(feat_size)
         self.num_features = dim_out
-        for index, block in enumerate(blocks):
+        self.stride = stride
+        self.ceil = ceil
+        for index, (block, size) in enumerate(zip(blocks, self._feat_sizes(feat_size, len(blocks)), strict=True)):
             if index > 0:
                 self.append(Transition(self.num_features, dim_out, transition_kernel, norm_layer, act_layer, **dd))
             form = ConvAttn(block, dim, dim_out, size, stride, ceil, norm_layer=norm_layer, **attn_args, **dd)
             self.append(form)
             self.num_features = form.num_features
-            size = tuple(-(-s // stride) if ceil else s // stride for s in size)
             dim, stride = dim_out, 1
+
+    def set_feat_size(self, feat_size: int | tuple[int, int]) -> None:
+        """Make another size of the map that enters the stage the native one of the position tables."""
+        forms = [module for module in self if isinstance(module, ConvAttn)]
+        for form, size in zip(forms, self._feat_sizes(feat_size, len(forms)), strict=True):
+            form.set_feat_size(size)
+
+    def _feat_sizes(self, feat_size: int | tuple[int, int], num_forms: int) -> list[tuple[int, int]]:
+        """Give the size of the map that enters each form: the first may halve it."""
+        height, width = to_2tuple(feat_size)
+        if self.ceil:
+            halved = (math.ceil(height / self.stride), math.ceil(width / self.stride))
+        else:
+            halved = (height // self.stride, width // self.stride)
+        return [(height, width), *[halved] * (num_forms - 1)]

@@ -18,7 +18,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import to_2tuple, trunc_normal_, use_fused_attn
 
-__all__ = ['RelMha2d', 'check_heads', 'position_logits', 'relative_rows', 'resample_table']
+__all__ = ['RelMha2d', 'check_heads', 'position_logits', 'position_tables', 'relative_rows', 'resample_table']
 
 
 def check_heads(name: str, width: int, num_heads: int) -> None:
@@ -42,6 +42,16 @@ def check_heads(name: str, width: int, num_heads: int) -> None:
             f'{name} is {width}, which num_heads={num_heads} does not divide. '
             f'With {width} channels, num_heads can be {heads}; with {num_heads} heads, use {widths} channels.'
         )
+
+
+def position_tables(model: nn.Module) -> set[str]:
+    """Name the parameters of a model that are position tables: embeddings, which weight decay should leave alone."""
+    return {
+        f'{name}.{table}'
+        for name, module in model.named_modules()
+        if isinstance(module, RelMha2d) and module.rel_pos
+        for table in ('height_rel', 'width_rel')
+    }
 
 
 def resample_table(table: torch.Tensor, length: int) -> torch.Tensor:
@@ -184,6 +194,16 @@ class RelMha2d(nn.Module):
         if self.rel_pos:
             trunc_normal_(self.height_rel, std=self.scale)
             trunc_normal_(self.width_rel, std=self.scale)
+
+    def set_feat_size(self, feat_size: int | tuple[int, int]) -> None:
+        """Make another map size the native one: the tables become what they are resampled to at that size."""
+        if not self.rel_pos:
+            return
+        for name, size in zip(('height_rel', 'width_rel'), to_2tuple(feat_size), strict=True):
+            table: nn.Parameter = getattr(self, name)
+            if len(table) != 2 * size - 1:
+                resampled = resample_table(table.detach(), 2 * size - 1).contiguous()
+                setattr(self, name, nn.Parameter(resampled, requires_grad=table.requires_grad))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attend over all positions of the map."""

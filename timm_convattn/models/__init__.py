@@ -1,6 +1,7 @@
 """The model families; importing this package registers their models with timm."""
 
-from timm_convattn.models.aresnet import AResNet
-from timm_convattn.models.avgg import AVgg
+from timm_convattn.models.aresnet import AAResNet, AResNet
+from timm_convattn.models.avgg import AAVgg, AVgg
+from timm_convattn.models.convattn import ConvAttnNet
 
-__all__ = ['AResNet', 'AVgg']
+__all__ = ['AAResNet', 'AAVgg', 'AResNet', 'AVgg', 'ConvAttnNet']

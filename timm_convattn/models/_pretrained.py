@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 
+from timm_convattn.layers.aug_conv import AugConv2d
 from timm_convattn.layers.conv_attn import ConvAttn, Transition
 from timm_convattn.layers.rel_mha import RelMha2d, resample_table
 
@@ -45,11 +46,21 @@ def fit_checkpoint(
     if not any(key.startswith(attention) for key in found):
         new_parts = tuple(_new_parts(model))
         found = {key: value for key, value in wanted.items() if key.startswith(new_parts)} | from_backbone(found)
+        _keep_first_filters(found, model)
     for key in wanted.keys() & found.keys():
         if key.endswith(('.height_rel', '.width_rel')) and len(found[key]) != len(wanted[key]):
             found[key] = resample_table(found[key], len(wanted[key]))
     _compare_names(found, wanted, f'{classifier}.')
     return found
+
+
+def _keep_first_filters(found: StateDict, model: nn.Module) -> None:
+    """Cut the backbone's convolutions to the filters that the attention-augmented ones have."""
+    for name, module in model.named_modules():
+        if isinstance(module, AugConv2d):
+            for key in (f'{name}.weight', f'{name}.bias'):
+                if key in found:
+                    found[key] = found[key][: len(module.weight)]
 
 
 def pad_classifier(weight: torch.Tensor, num_features: int) -> torch.Tensor:

@@ -5,19 +5,24 @@ The backbones are timm's ResNets ("Deep Residual Learning for Image Recognition"
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn as nn
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import get_act_layer, get_norm_layer, to_2tuple
 from timm.models import ResNet, build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._input import update_model_input_size  # no public path in timm 1.0.31
 from timm.models.resnet import BasicBlock, Bottleneck
 
-from timm_convattn.layers import ConvAttnStage
+from timm_convattn.layers import AugConv2d, ConvAttnStage
+from timm_convattn.layers.conv_attn import split_attn_args
+from timm_convattn.layers.rel_mha import position_tables
 from timm_convattn.models._pretrained import StateDict, fit_checkpoint, pad_classifier
 
-__all__ = ['AResNet', 'checkpoint_filter_fn']
+__all__ = ['AAResNet', 'AResNet', 'checkpoint_filter_fn']
+
+Model = TypeVar('Model', bound=nn.Module)
 
 
 class AResNet(ResNet):
@@ -37,27 +42,21 @@ class AResNet(ResNet):
         num_classes: Classes, 0 for pooled features.
         in_chans: Channels of the image.
         img_size: Height and width that the position tables are built for, in pixels. Other sizes are taken as well.
-        num_heads: Attention heads (N_h).
-        qk_ratio: Query and key channels over the stage's channels (d_k / D_out).
-        v_ratio: Value channels over the stage's channels (d_v / D_out).
-        qkv_bias: Whether the projections to queries, keys and values have a bias.
-        rel_pos: Whether the attention knows relative positions.
-        attn_proj: Whether the attention projects its output (W^a of Eq. 2).
-        attn_drop: Dropout of attention weights.
-        proj_drop: Dropout of the attention's output.
         transition_kernel: Kernel size of the convolutions between the forms: 3 in the paper, 1 is lean.
         act_layer: Activation.
         norm_layer: Normalisation.
         device: Device of the parameters.
         dtype: Type of the parameters.
-        **kwargs: Whatever else `timm.models.ResNet` takes.
+        **kwargs: What `timm_convattn.layers.ConvAttn` takes for its attention (`num_heads`, `qk_ratio`, `v_ratio`,
+            `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else `timm.models.ResNet` takes.
 
     Raises:
         ValueError: If the ratios give widths that the heads cannot share equally.
-        TypeError: If `kwargs` holds what a ResNet does not take.
+        TypeError: If `kwargs` holds what neither takes.
     """
 
-    layer4: nn.Sequential
+    if TYPE_CHECKING:  # at run time TorchScript would take the annotation for an interface
+        layer4: ConvAttnStage
 
     def __init__(
         self,
@@ -66,14 +65,6 @@ class AResNet(ResNet):
         num_classes: int = 1000,
         in_chans: int = 3,
         img_size: int | tuple[int, int] = 224,
-        num_heads: int = 8,
-        qk_ratio: float = 0.125,
-        v_ratio: float = 0.125,
-        qkv_bias: bool = False,
-        rel_pos: bool = True,
-        attn_proj: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
         transition_kernel: int = 3,
         act_layer: Any = nn.ReLU,
         norm_layer: Any = nn.BatchNorm2d,
@@ -82,6 +73,7 @@ class AResNet(ResNet):
         **kwargs: Any,
     ) -> None:
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        attn_args, kwargs = split_attn_args(kwargs)
         super().__init__(
             block, layers, num_classes, in_chans, act_layer=act_layer, norm_layer=norm_layer, **kwargs, **dd
         )
@@ -90,32 +82,93 @@ class AResNet(ResNet):
             self.layer4,
             dim=stage3['num_chs'],
             dim_out=stage4['num_chs'],
-            feat_size=tuple(math.ceil(size / stage3['reduction']) for size in to_2tuple(img_size)),
+            feat_size=_stage3_size(self, img_size),
             stride=stage4['reduction'] // stage3['reduction'],
             transition_kernel=transition_kernel,
             norm_layer=get_norm_layer(norm_layer),
             act_layer=get_act_layer(act_layer),
-            num_heads=num_heads,
-            qk_ratio=qk_ratio,
-            v_ratio=v_ratio,
-            qkv_bias=qkv_bias,
-            rel_pos=rel_pos,
-            attn_proj=attn_proj,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
+            **attn_args,
             **dd,
         )
         self.num_features = stage4['num_chs'] = self.layer4.num_features
         self.reset_classifier(num_classes)
 
+    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+        """Build the position tables for another size, in pixels, from those there are."""
+        self.layer4.set_feat_size(_stage3_size(self, img_size))
+        update_model_input_size(self, img_size)
+
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Name the position tables, which are embeddings and not to be decayed."""
-        return {name for name, _ in self.named_parameters() if name.endswith(('.height_rel', '.width_rel'))}
+        return position_tables(self)
 
 
-def checkpoint_filter_fn(state_dict: StateDict, model: AResNet) -> StateDict:
+class AAResNet(ResNet):
+    """A ResNet whose 3x3 convolutions of stage 4 are attention-augmented: the paper's baseline (Bello et al., 2019).
+
+    In each bottleneck block of stage 4 an `AugConv2d` of the same width takes the place of the 3x3 convolution.
+
+    Args:
+        layers: Blocks of each stage.
+        num_classes: Classes, 0 for pooled features.
+        in_chans: Channels of the image.
+        img_size: Height and width that the position tables are built for, in pixels. Other sizes are taken as well.
+        device: Device of the parameters.
+        dtype: Type of the parameters.
+        **kwargs: What `timm_convattn.layers.AugConv2d` takes for its attention (`num_heads`, `qk_ratio`, `v_ratio`,
+            `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else `timm.models.ResNet` takes.
+
+    Raises:
+        ValueError: If the ratios give widths that the heads cannot share equally.
+        TypeError: If `kwargs` holds what neither takes.
+    """
+
+    def __init__(
+        self,
+        layers: tuple[int, ...],
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        img_size: int | tuple[int, int] = 224,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> None:
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        attn_args, kwargs = split_attn_args(kwargs)
+        super().__init__(Bottleneck, layers, num_classes, in_chans, **kwargs, **dd)
+        size = _stage3_size(self, img_size)
+        for block in self.layer4:
+            conv = AugConv2d.in_place_of(block.conv2, size, **attn_args, **dd)
+            nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
+            block.conv2 = conv
+            size = conv.output_size(size)
+
+    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+        """Build the position tables for another size, in pixels, from those there are."""
+        size = _stage3_size(self, img_size)
+        for block in self.layer4:
+            block.conv2.attn.set_feat_size(size)
+            size = block.conv2.output_size(size)
+        update_model_input_size(self, img_size)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Name the position tables, which are embeddings and not to be decayed."""
+        return position_tables(self)
+
+
+def _stage3_size(model: ResNet, img_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Give the size of the map that enters stage 4: every strided layer of a ResNet rounds up."""
+    reduction = model.feature_info[-2]['reduction']
+    height, width = to_2tuple(img_size)
+    return math.ceil(height / reduction), math.ceil(width / reduction)
+
+
+def checkpoint_filter_fn(state_dict: StateDict, model: AResNet | AAResNet) -> StateDict:
     """Fit a checkpoint of this architecture, or of the plain ResNet, to a model.
+
+    Of a convolution that became attention-augmented the first filters are kept.
 
     Args:
         state_dict: The checkpoint.
@@ -131,7 +184,7 @@ def checkpoint_filter_fn(state_dict: StateDict, model: AResNet) -> StateDict:
     def from_resnet(backbone: StateDict) -> StateDict:
         renamed = {}
         for key, value in backbone.items():
-            if key.startswith('layer4.'):
+            if isinstance(model, AResNet) and key.startswith('layer4.'):
                 _, index, rest = key.split('.', 2)
                 key = f'layer4.{2 * int(index)}.conv.{rest}'
             elif key == 'fc.weight':
@@ -142,9 +195,9 @@ def checkpoint_filter_fn(state_dict: StateDict, model: AResNet) -> StateDict:
     return fit_checkpoint(state_dict, model, from_resnet, classifier='fc')
 
 
-def _create_aresnet(variant: str, pretrained: bool = False, **kwargs: Any) -> AResNet:
-    model: AResNet = build_model_with_cfg(
-        AResNet, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs
+def _create(model_cls: type[Model], variant: str, pretrained: bool, **kwargs: Any) -> Model:
+    model: Model = build_model_with_cfg(
+        model_cls, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs
     )
     return model
 
@@ -154,7 +207,6 @@ def _cfg(url: str = '', **kwargs: Any) -> dict[str, Any]:
         'url': url,
         'num_classes': 1000,
         'input_size': (3, 224, 224),
-        'min_input_size': (3, 32, 32),
         'pool_size': (7, 7),
         'crop_pct': 0.95,
         'test_input_size': (3, 288, 288),
@@ -171,24 +223,48 @@ def _cfg(url: str = '', **kwargs: Any) -> dict[str, Any]:
     }
 
 
-# The weights are the backbone's own: the filter gives them a model that computes what the backbone computes.
+# The weights are the backbone's own: the filter gives them a model that computes what the backbone computes, or, where
+# convolutions are attention-augmented, one that keeps the filters it has room for.
 default_cfgs = generate_default_cfgs(
     {
         'aresnet18_relmha.a1_in1k': _cfg(hf_hub_id='timm/resnet18.a1_in1k'),
+        'aresnet34_relmha.a1_in1k': _cfg(hf_hub_id='timm/resnet34.a1_in1k'),
         'aresnet50_relmha.a1_in1k': _cfg(hf_hub_id='timm/resnet50.a1_in1k'),
+        'aresnet101_relmha.a1_in1k': _cfg(hf_hub_id='timm/resnet101.a1_in1k'),
+        'aaresnet50.a1_in1k': _cfg(hf_hub_id='timm/resnet50.a1_in1k'),
     }
 )
 
 
 @register_model
 def aresnet18_relmha(pretrained: bool = False, **kwargs: Any) -> AResNet:
-    """ResNet18 with a convolutional-attentional stage 4: the family's smallest, not in the paper."""
+    """ResNet18 with a convolutional-attentional stage 4; not in the paper."""
     model_args = dict(block=BasicBlock, layers=(2, 2, 2, 2))
-    return _create_aresnet('aresnet18_relmha', pretrained, **dict(model_args, **kwargs))
+    return _create(AResNet, 'aresnet18_relmha', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def aresnet34_relmha(pretrained: bool = False, **kwargs: Any) -> AResNet:
+    """ResNet34 with a convolutional-attentional stage 4; not in the paper."""
+    model_args = dict(block=BasicBlock, layers=(3, 4, 6, 3))
+    return _create(AResNet, 'aresnet34_relmha', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def aresnet50_relmha(pretrained: bool = False, **kwargs: Any) -> AResNet:
     """ResNet50 with a convolutional-attentional stage 4: the paper's AResNet50 (Fig. 4)."""
     model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3))
-    return _create_aresnet('aresnet50_relmha', pretrained, **dict(model_args, **kwargs))
+    return _create(AResNet, 'aresnet50_relmha', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def aresnet101_relmha(pretrained: bool = False, **kwargs: Any) -> AResNet:
+    """ResNet101 with a convolutional-attentional stage 4; not in the paper."""
+    model_args = dict(block=Bottleneck, layers=(3, 4, 23, 3))
+    return _create(AResNet, 'aresnet101_relmha', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
+def aaresnet50(pretrained: bool = False, **kwargs: Any) -> AAResNet:
+    """ResNet50 with attention-augmented 3x3 convolutions in stage 4: the paper's baseline AAResNet50."""
+    return _create(AAResNet, 'aaresnet50', pretrained, **dict(dict(layers=(3, 4, 6, 3)), **kwargs))

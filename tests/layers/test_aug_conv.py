@@ -1,0 +1,42 @@
+"""The attention-augmented convolution against its definition."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from timm_convattn.layers import AugConv2d
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('size', [(6, 6), (5, 8)], ids=str)
+def test_output_is_convolution_and_pooled_attention_side_by_side(stride, size):
+    conv = AugConv2d(8, 16, 3, size, stride=stride, padding=1, num_heads=2, v_ratio=0.25, dtype=torch.float64)
+    x = torch.randn(2, 8, *size, dtype=torch.float64)
+    convolved = F.conv2d(x, conv.weight, conv.bias, stride, 1)
+    attended = conv.attn(x)
+    if stride == 2:
+        attended = F.avg_pool2d(attended, 3, 2, 1, count_include_pad=False)
+    assert (convolved.shape[1], attended.shape[1]) == (12, 4)
+    torch.testing.assert_close(conv(x), torch.cat([convolved, attended], dim=1))
+
+
+def test_it_takes_the_place_of_a_convolution():
+    conv = nn.Conv2d(8, 16, 3, stride=2, padding=1, bias=False)
+    ours = AugConv2d.in_place_of(conv, (7, 6), num_heads=2)
+    x = torch.randn(1, 8, 7, 6)
+    assert ours(x).shape == conv(x).shape
+    assert ours.output_size((7, 6)) == tuple(conv(x).shape[2:])
+    assert ours.bias is None
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        ({'num_heads': 3}, r'qk_ratio=0.125 of 16 channels is 2, which num_heads=3 does not divide'),
+        ({'num_heads': 2, 'v_ratio': 1.0}, r'v_ratio=1.0 leaves no filter to the convolution'),
+    ],
+)
+def test_ratios_that_do_not_fit_are_refused(args, message):
+    with pytest.raises(ValueError, match=message):
+        AugConv2d(8, 16, 3, 6, **args)

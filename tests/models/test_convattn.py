@@ -1,0 +1,102 @@
+"""The form on other backbones: where it stands, what it computes, what is kept of it, what is refused."""
+
+import pytest
+import timm
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from timm.models import save_for_hf
+
+from timm_convattn import ConvAttn
+
+BACKBONES = [
+    'convnext_atto',
+    'efficientnet_b0',
+    'regnety_002',
+    'mobilenetv4_conv_small',
+    'densenet121',
+    'resnet18',
+    'vgg11_bn',
+]
+
+
+def create(backbone, **kwargs):
+    torch.manual_seed(0)
+    return timm.create_model('convattn', backbone=backbone, **{'num_classes': 4, 'img_size': 64, **kwargs})
+
+
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_any_backbone_with_maps_trains_and_takes_any_size(backbone):
+    model = create(backbone)
+    logits = model(torch.randn(2, 3, 64, 64))
+    assert logits.shape == (2, 4)
+    logits.logsumexp(1).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    with torch.inference_mode():
+        assert model.eval()(torch.randn(1, 3, 75, 48)).shape == (1, 4)
+
+
+@pytest.mark.parametrize('stage', [-1, -2])
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_fresh_model_gives_the_backbones_maps_in_its_convolutional_channels(backbone, stage):
+    model = create(backbone, stage=stage, dtype=torch.float64).eval()
+    images = torch.randn(1, 3, 65, 64, dtype=torch.float64)
+    stages = [s for s in model.stages if not any(isinstance(m, ConvAttn) for m in s.modules())]
+    assert len(stages) == len(model.stages) - 1
+    with torch.inference_mode():
+        x, maps = images, []
+        for stage_module in model.stages:
+            forms = [m for m in stage_module.modules() if isinstance(m, ConvAttn)]
+            x = (forms[0].conv if forms else stage_module)(x)
+            maps.append(x)
+        for ours, theirs in zip(model.forward_intermediates(images, intermediates_only=True), maps, strict=True):
+            torch.testing.assert_close(ours[:, : theirs.shape[1]], theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_attention_reads_the_map_before_the_chosen_stage():
+    info = timm.create_model('resnet18', features_only=True).feature_info
+    for stage, before in ((-1, 3), (-2, 2), (2, 1)):
+        model = create('resnet18', stage=stage)
+        assert model.get_form().attn.qkv.in_channels == info.channels()[before]
+        assert model.get_form().dim_out == info.channels()[before + 1]
+        assert model.num_features == (576 if stage == -1 else 512)
+
+
+@pytest.mark.parametrize('backbone', ['resnet18', 'regnety_002', 'convnext_atto'])
+def test_saved_model_loads_with_equal_outputs(backbone, tmp_path):
+    model = create(backbone, stage=-2, in_chans=1, num_heads=4).eval()
+    save_for_hf(model, str(tmp_path), safe_serialization=True)
+    images = torch.randn(2, 1, 64, 64)
+    again = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
+    with torch.inference_mode():
+        assert torch.equal(again(images), model(images))
+
+
+def test_pretrained_asks_for_the_backbones_own_weights():
+    with pytest.raises((LocalEntryNotFoundError, OfflineModeIsEnabled)):
+        create('resnet18', pretrained=True)
+
+
+def test_set_input_size_makes_native_what_was_resampled_at_run_time():
+    model = create('regnety_002').eval()
+    images = torch.randn(1, 3, 97, 64)
+    with torch.inference_mode():
+        expected = model(images)
+        model.set_input_size((97, 64))
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('backbone', ['vit_tiny_patch16_224', 'swin_tiny_patch4_window7_224'])
+def test_backbone_without_a_pyramid_of_maps_is_refused(backbone):
+    with pytest.raises(ValueError, match=r'Take a backbone with stages, such as convnext_tiny or resnet50'):
+        timm.create_model('convattn', backbone=backbone)
+
+
+@pytest.mark.parametrize('stage', [0, 5, -5])
+def test_stage_that_is_not_there_is_refused_with_those_that_are(stage):
+    with pytest.raises(ValueError, match=rf'resnet18 has no stage {stage} .* it has \[1, 2, 3, 4\]'):
+        create('resnet18', stage=stage)
+
+
+def test_unknown_argument_is_refused():
+    with pytest.raises(TypeError, match='num_head'):
+        create('resnet18', num_head=4)

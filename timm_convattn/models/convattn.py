@@ -1,0 +1,343 @@
+"""The convolutional-attentional form on a stage of any timm backbone with feature maps.
+
+Paper: "Augmented CNN models with relative multi-head attention for target recognition in infrared images", whose form
+(Eq. 5 to 7) stands here around one whole stage, and whose future work (lower levels) is the argument `stage`.
+"""
+
+import copy
+from collections import OrderedDict
+from typing import Any
+
+import timm
+import torch
+import torch.nn as nn
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import ClassifierHead, Format, get_device_dtype, to_2tuple
+from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models._features import FeatureListNet, feature_take_indices  # no public path in timm 1.0.31
+from timm.models._input import update_model_input_size  # nor here
+
+from timm_convattn.layers import ConvAttn
+from timm_convattn.layers.conv_attn import AttnArgs, Transition, split_attn_args
+from timm_convattn.layers.rel_mha import position_tables
+from timm_convattn.models._pretrained import StateDict, fit_checkpoint
+
+__all__ = ['ConvAttnNet', 'checkpoint_filter_fn']
+
+TAKE_ANOTHER = 'Take a backbone with stages, such as convnext_tiny or resnet50.'
+
+
+class ConvAttnNet(nn.Module):
+    """A backbone of timm with the convolutional-attentional form around one of its stages.
+
+    `stages[i]` is everything between the backbone's map i - 1 and its map i. The chosen one is the convolutional path
+    of a form (Eq. 6): the attention reads the map before it, is pooled to the size of its output, concatenated to it
+    and batch-normalised. Where stages follow, a linear transition (convolution, batch norm) brings the channels back
+    for them. Fresh, the model computes in its convolutional channels what the backbone's feature maps are.
+
+    The ratios are rounded to widths that the heads can share, because backbones have all kinds of widths.
+
+    Args:
+        backbone: Name of a timm model with feature maps, with or without a tag.
+        stage: Index of the map whose stage gets the attention, from 1; negative ones count from the last that has
+            parameters.
+        num_classes: Classes, 0 for pooled features.
+        in_chans: Channels of the image.
+        img_size: Height and width that the position tables are built for, in pixels. Other sizes are taken as well.
+        global_pool: Type of the global pool.
+        drop_rate: Dropout before the classifier.
+        transition_kernel: Kernel size of the transition.
+        backbone_pretrained: Whether the backbone starts from its own weights.
+        device: Device of the parameters.
+        dtype: Type of the parameters.
+        **kwargs: What `timm_convattn.layers.ConvAttn` takes for its attention (`num_heads`, `qk_ratio`, `v_ratio`,
+            `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else the backbone takes.
+
+    Raises:
+        ValueError: If the backbone gives no maps to cut it at, there is no such stage, or the ratios do not fit.
+        TypeError: If `kwargs` holds what neither takes.
+    """
+
+    def __init__(
+        self,
+        backbone: str = 'resnet18',
+        stage: int = -1,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        img_size: int | tuple[int, int] = 224,
+        global_pool: str = 'avg',
+        drop_rate: float = 0.0,
+        transition_kernel: int = 3,
+        backbone_pretrained: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> None:
+        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        super().__init__()
+        attn_args, kwargs = split_attn_args(kwargs)
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.grad_checkpointing = False
+        self.stages, self.feature_info = _cut(backbone, backbone_pretrained, in_chans=in_chans, **kwargs, **dd)
+        self.stage = _choose_stage(stage, self.stages, backbone)
+
+        before, here = self.feature_info[self.stage - 1], self.feature_info[self.stage]
+        stride, ceil = _rounding(self.stages[self.stage], before['num_chs'])
+        _fit_widths(attn_args, here['num_chs'])
+        form = ConvAttn(
+            self.stages[self.stage],
+            dim=before['num_chs'],
+            dim_out=here['num_chs'],
+            feat_size=self._size_before_form(img_size),
+            stride=stride,
+            ceil=ceil,
+            **attn_args,
+            **dd,
+        )
+        if self.stage == len(self.stages) - 1:
+            self.stages[self.stage] = form
+            here['num_chs'] = form.num_features
+        else:
+            transition = Transition(form.num_features, form.dim_out, transition_kernel, act_layer=None, **dd)
+            self.stages[self.stage] = nn.Sequential(OrderedDict(form=form, transition=transition))
+
+        first_conv = next(name for name, module in self.named_modules() if isinstance(module, nn.Conv2d))
+        self._traits = {'first_conv': first_conv}  # what timm adapts to other `in_chans`
+        self.num_features = self.feature_info[-1]['num_chs']
+        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, **dd)
+        self.head_hidden_size = self.head.num_features
+
+    def _size_before_form(self, img_size: int | tuple[int, int]) -> tuple[int, int]:
+        """Give the size of the map that the attention reads."""
+        image = torch.empty(1, self.in_chans, *to_2tuple(img_size), device='meta')
+        map_before = copy.deepcopy(self.stages[: self.stage]).to('meta', torch.float32).eval()(image)
+        return map_before.shape[2], map_before.shape[3]
+
+    @torch.jit.ignore
+    def get_form(self) -> ConvAttn:
+        """Give the convolutional-attentional form."""
+        return next(module for module in self.stages[self.stage].modules() if isinstance(module, ConvAttn))
+
+    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+        """Build the position tables for another size, in pixels, from those there are."""
+        self.get_form().set_feat_size(self._size_before_form(img_size))
+        update_model_input_size(self, img_size)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Name the position tables, which are embeddings and not to be decayed."""
+        return position_tables(self)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Group parameters by stage."""
+        return dict(stem=r'^stages\.0', blocks=r'^stages\.(\d+)')
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the stages in the backward pass instead of keeping their activations."""
+        self.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """Give the classifier."""
+        classifier: nn.Module = self.head.fc
+        return classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Make a fresh classifier; the pooling stays where none is given."""
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool, **get_device_dtype(self))
+        self.head_hidden_size = self.head.num_features
+
+    def forward_intermediates(
+        self,
+        x: torch.Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+    ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
+        """Give the maps of the stages.
+
+        Args:
+            x: (B, in_chans, H, W)
+            indices: The maps to give: the last n, those listed, or all if None.
+            norm: Unused, there is no final norm.
+            stop_early: Stop after the last wanted map.
+            output_fmt: 'NCHW'.
+            intermediates_only: Leave out the final map.
+
+        Returns:
+            The final map and the wanted ones, or those alone.
+        """
+        if output_fmt != 'NCHW':
+            raise ValueError('The maps are NCHW, there is no other output_fmt.')
+        take_indices, max_index = feature_take_indices(len(self.stages), indices)
+        if torch.jit.is_scripting() or not stop_early:  # noqa: SIM108  a script cannot slice modules
+            stages = self.stages
+        else:
+            stages = self.stages[: max_index + 1]
+        maps = []
+        for index, stage in enumerate(stages):
+            x = checkpoint_seq([stage], x) if self.grad_checkpointing else stage(x)
+            if index in take_indices:
+                maps.append(x)
+        return maps if intermediates_only else (x, maps)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Remove what the wanted maps do not need.
+
+        Args:
+            indices: The maps that are wanted: the last n, or those listed.
+            prune_norm: Unused, there is no final norm.
+            prune_head: Whether to remove the classifier where the last map is wanted.
+
+        Returns:
+            The indices of the maps.
+        """
+        take_indices: list[int]
+        take_indices, max_index = feature_take_indices(len(self.stages), indices)
+        pruned = max_index < len(self.stages) - 1
+        self.stages = self.stages[: max_index + 1]
+        if pruned:
+            self.num_features = self.feature_info[max_index]['num_chs']
+            self.head = ClassifierHead(self.num_features, 0, '', self.head.drop.p, **get_device_dtype(self))
+            self.head.train(self.training)
+        if pruned or prune_head:
+            self.reset_classifier(0, '')
+        return take_indices
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Give the last map."""
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            x = checkpoint_seq(self.stages, x)
+        else:
+            x = self.stages(x)
+        return x
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """Pool and classify, or pool alone."""
+        x = self.head(x, pre_logits=pre_logits)
+        return x
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Classify images (B, in_chans, H, W)."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _cut(backbone: str, pretrained: bool, **kwargs: Any) -> tuple[nn.Sequential, list[dict[str, Any]]]:
+    """Cut a backbone at its feature maps: one module and one description for each map."""
+    kwargs |= dict(pretrained=pretrained, features_only=True)
+    body = timm.create_model(backbone, **kwargs)
+    if not isinstance(body, FeatureListNet):  # some families have a class of their own, but can be cut all the same
+        try:
+            body = timm.create_model(backbone, **kwargs, feature_cfg=dict(feature_cls='list', flatten_sequential=True))
+        except (AssertionError, TypeError) as error:
+            raise ValueError(f'{backbone} cannot be cut at its feature maps ({error}). {TAKE_ANOTHER}') from error
+    infos = [dict(info) for info in body.feature_info.get_dicts()]
+    if body.output_fmt != Format.NCHW or len({info['reduction'] for info in infos}) < 2:
+        raise ValueError(f'{backbone} gives no pyramid of NCHW maps to put the attention between. {TAKE_ANOTHER}')
+    stages, modules = [], OrderedDict[str, nn.Module]()
+    for name, module in body.items():
+        modules[name] = module
+        if name in body.return_layers:
+            stages.append(nn.Sequential(modules))
+            modules = OrderedDict()
+    for index, info in enumerate(infos):
+        info['module'] = f'stages.{index}'
+    return nn.Sequential(*stages), infos
+
+
+def _choose_stage(stage: int, stages: nn.Sequential, backbone: str) -> int:
+    """Give the index of the wanted stage, which has a map before it and parameters."""
+    possible = [index for index in range(1, len(stages)) if any(True for _ in stages[index].parameters())]
+    if stage in possible:
+        return stage
+    if -len(possible) <= stage < 0:
+        return possible[stage]
+    raise ValueError(
+        f'{backbone} has no stage {stage} to put the attention at, it has {possible} (or -1 for the last).'
+    )
+
+
+def _fit_widths(attn_args: AttnArgs, dim_out: int) -> None:
+    """Round the ratios so that the heads can share the widths, whatever width the backbone has."""
+    num_heads = attn_args.get('num_heads', 8)
+
+    def fit(ratio: float) -> float:
+        return max(round(dim_out * ratio / num_heads), 1) * num_heads / dim_out
+
+    if num_heads > 0:  # else the attention says what is wrong with it
+        attn_args['qk_ratio'] = fit(attn_args.get('qk_ratio', 0.125))
+        attn_args['v_ratio'] = fit(attn_args.get('v_ratio', 0.125))
+
+
+def _rounding(stage: nn.Module, dim: int) -> tuple[int, bool]:
+    """Say how much smaller a stage makes a map, and whether it rounds an odd size up."""
+    odd = torch.empty(1, dim, 15, 15, device='meta')
+    size = copy.deepcopy(stage).to('meta', torch.float32).eval()(odd).shape[2]
+    if size not in (7, 8, 15):
+        raise ValueError(f'The stage makes a map of 15 x 15 one of {size} x {size}; a stride of 1 or 2 is needed.')
+    return (1, True) if size == 15 else (2, size == 8)
+
+
+def checkpoint_filter_fn(state_dict: StateDict, model: ConvAttnNet) -> StateDict:
+    """Fit a checkpoint of this architecture, at any input size, to a model.
+
+    Args:
+        state_dict: The checkpoint.
+        model: The model to be loaded.
+
+    Returns:
+        The entries by the model's names.
+
+    Raises:
+        ValueError: If the checkpoint does not fit.
+    """
+    return fit_checkpoint(state_dict, model, from_backbone=dict, classifier='head.fc')
+
+
+def _cfg(url: str = '', **kwargs: Any) -> dict[str, Any]:
+    return {
+        'url': url,
+        'num_classes': 1000,
+        'input_size': (3, 224, 224),
+        'pool_size': (7, 7),
+        'crop_pct': 0.875,
+        'interpolation': 'bilinear',
+        'mean': IMAGENET_DEFAULT_MEAN,
+        'std': IMAGENET_DEFAULT_STD,
+        'first_conv': 'stages.0.conv1',  # of the default backbone; a model knows its own
+        'classifier': 'head.fc',
+        'license': 'apache-2.0',
+        **kwargs,
+    }
+
+
+default_cfgs = generate_default_cfgs({'convattn.untrained': _cfg()})
+
+
+@register_model
+def convattn(pretrained: bool = False, backbone: str = 'resnet18', **kwargs: Any) -> ConvAttnNet:
+    """The form on a stage of any timm backbone: `backbone='convnext_tiny'`, `stage=-1`.
+
+    With `pretrained=True` and no checkpoint of its own the backbone's weights are loaded.
+    """
+    has_checkpoint = any(kwargs.get(key) is not None for key in ('pretrained_cfg', 'pretrained_cfg_overlay'))
+    if pretrained and not has_checkpoint:
+        kwargs['backbone_pretrained'] = True
+    model: ConvAttnNet = build_model_with_cfg(
+        ConvAttnNet,
+        'convattn',
+        pretrained and has_checkpoint,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg=dict(flatten_sequential=True),
+        backbone=backbone,
+        **kwargs,
+    )
+    return model
