@@ -22,13 +22,11 @@ from PIL import Image  # noqa: E402
 
 torch.set_num_threads(1)
 
-ROOT = Path(__file__).parent.parent
 
-
-@pytest.fixture
+@pytest.fixture(scope='session')
 def root():
     """The checkout."""
-    return ROOT
+    return Path(__file__).parent.parent
 
 
 LAYOUTS = {

@@ -19,13 +19,11 @@ def run(root, *command, **kwargs):
 
 
 @pytest.fixture(scope='module')
-def short_run(tmp_path_factory):
+def short_run(root, tmp_path_factory):
     """The quickstart, cut to a few steps: one process, the embedded scenes."""
-    from conftest import ROOT
-
     folder = tmp_path_factory.mktemp('runs') / 'short'
     command = [*LAUNCH, 'train_scripts/finetune.py', '--output', folder, '--epochs', 1, '--limit-train', 256]
-    finished = run(ROOT, *command, '--threads', 1)
+    finished = run(root, *command, '--threads', 1)
     assert finished.returncode == 0, finished.stderr
     return folder, finished
 

@@ -17,15 +17,19 @@ def max_pool_path(dim: int, dim_out: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(dim, dim_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, 2))
 
 
-def loop_average_pool(x: torch.Tensor, first: int, size: tuple[int, int]) -> torch.Tensor:
-    """Mean over rows and columns 2i + first ... 2i + first + 2 that lie inside the map."""
+def loop_average_pool(x: torch.Tensor, ceil: bool, size: tuple[int, int]) -> torch.Tensor:
+    """Mean over three rows and columns: around 2i those that are there, or from 2i on with the last one repeated."""
     H, W = x.shape[-2:]
+
+    def window(i: int, length: int) -> list[int]:
+        if ceil:
+            return [place for place in range(2 * i - 1, 2 * i + 2) if 0 <= place < length]
+        return [min(place, length - 1) for place in range(2 * i, 2 * i + 3)]
+
     out = x.new_empty(*x.shape[:2], *size)
     for i in range(size[0]):
         for j in range(size[1]):
-            rows = [r for r in range(2 * i + first, 2 * i + first + 3) if 0 <= r < H]
-            columns = [c for c in range(2 * j + first, 2 * j + first + 3) if 0 <= c < W]
-            out[:, :, i, j] = x[:, :, rows][:, :, :, columns].mean((2, 3))
+            out[:, :, i, j] = x[:, :, window(i, H)][:, :, :, window(j, W)].mean((2, 3))
     return out
 
 
@@ -39,7 +43,7 @@ def test_form_is_batch_norm_of_both_paths_concatenated(size, ceil):
     x = torch.randn(3, 6, *size, dtype=torch.float64)
 
     x1 = conv(x)
-    x2 = loop_average_pool(form.attn(x), -1 if ceil else 0, x1.shape[-2:])
+    x2 = loop_average_pool(form.attn(x), ceil, x1.shape[-2:])
     y = torch.cat([x1, x2], dim=1)
     mean, var = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), keepdim=True, unbiased=False)
     weight, bias = form.norm.weight[:, None, None], form.norm.bias[:, None, None]

@@ -9,7 +9,7 @@ from timm.utils import AttentionExtract
 from torch import nn
 
 from timm_convattn.layers import RelMha2d
-from timm_convattn.layers.rel_mha import relative_rows, resample_table
+from timm_convattn.layers.rel_mha import position_logits, resample_table
 
 
 def loop_attention(layer: RelMha2d, x: torch.Tensor) -> torch.Tensor:
@@ -108,13 +108,13 @@ def test_a_resampled_table_keeps_offset_zero_in_the_middle(size, other):
     torch.testing.assert_close(resampled, -resampled.flip(0))
 
 
-def test_relative_rows_hold_key_minus_query():
-    size = 5
-    table = torch.arange(-(size - 1), size, dtype=torch.float64)[:, None]
-    rows = relative_rows(table, size)
-    for i in range(size):
-        for j in range(size):
-            assert rows[i, j] == j - i
+def test_position_term_is_the_query_times_the_row_of_key_minus_query():
+    size = 4
+    table = torch.arange(-(size - 1), size, dtype=torch.float64)[:, None]  # r[offset] = offset
+    q = torch.full((1, 1, 3, 1), 2.0, dtype=torch.float64)
+    places = torch.tensor([[0], [3], [1]])
+    found = position_logits(q, table, places, size)
+    assert found.tolist() == [[[[0, 2, 4, 6], [-6, -4, -2, 0], [-2, 0, 2, 4]]]]
 
 
 def test_without_positions_a_permuted_map_gives_the_permuted_output():

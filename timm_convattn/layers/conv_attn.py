@@ -43,7 +43,9 @@ def downsample(stride: int, ceil: bool) -> nn.Module:
     """Build the paper's 3x3 average pool of stride 2, which brings X'' to the size of X'.
 
     With `ceil` a side of S becomes ceil(S / 2), as a padded convolution of stride 2 makes it; without, floor(S / 2), as
-    a 2x2 max pool makes it. The windows lie where that layer's windows lie; what hangs over the border is not counted.
+    a 2x2 max pool makes it. The windows lie where that layer's windows lie. Over the border hangs nothing that is
+    counted; where the last window of an even side lacks a row, it takes the last one twice (`ceil_mode` would leave it
+    out, but cannot be exported for all sizes).
     """
     if stride == 1:
         return nn.Identity()
@@ -51,7 +53,7 @@ def downsample(stride: int, ceil: bool) -> nn.Module:
         raise ValueError(f'stride={stride} was given, the attention path can be pooled by 1 or 2.')
     if ceil:
         return nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
-    return nn.AvgPool2d(3, stride=2, ceil_mode=True)
+    return nn.Sequential(nn.ReplicationPad2d((0, 1, 0, 1)), nn.AvgPool2d(3, stride=2))
 
 
 def _start_norm_as_identity(norm: nn.Module) -> None:

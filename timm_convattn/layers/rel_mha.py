@@ -18,7 +18,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import to_2tuple, trunc_normal_, use_fused_attn
 
-__all__ = ['RelMha2d', 'check_heads', 'position_logits', 'position_tables', 'relative_rows', 'resample_table']
+__all__ = ['RelMha2d', 'check_heads', 'position_logits', 'position_tables', 'resample_table']
 
 
 def check_heads(name: str, width: int, num_heads: int) -> None:
@@ -67,41 +67,20 @@ def resample_table(table: torch.Tensor, length: int) -> torch.Tensor:
     return F.interpolate(table.t().unsqueeze(0), size=[length], mode='linear', align_corners=False)[0].t()
 
 
-def relative_rows(table: torch.Tensor, size: int) -> torch.Tensor:
-    """Lay a table of relative positions out by absolute positions: rows[i, j] = r[j - i].
+def position_logits(q: torch.Tensor, table: torch.Tensor, places: torch.Tensor, size: int) -> torch.Tensor:
+    """Compute one of the two position terms of Eq. 3: q_i . r[y - y_i] for every place y along an axis.
 
     Args:
+        q: (B, num_heads, N, d)
         table: (2 * size - 1, d), row `size - 1 + offset` is r[offset].
-        size: Positions along this axis.
+        places: (N, 1) the place of each position along the axis.
+        size: Places along the axis.
 
     Returns:
-        (size, size, d)
+        (B, num_heads, N, size)
     """
-    windows = table.unfold(0, size, 1)  # size, d, size: windows[s, :, j] = table[s + j]
-    return windows.flip(0).transpose(1, 2)
-
-
-def position_logits(
-    q: torch.Tensor,
-    height_rel: torch.Tensor,
-    width_rel: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the position terms of Eq. 3, one axis at a time.
-
-    Args:
-        q: (B, num_heads, H, W, d)
-        height_rel: (2 * H - 1, d), row `H - 1 + (y_j - y_i)`.
-        width_rel: (2 * W - 1, d), row `W - 1 + (x_j - x_i)`.
-
-    Returns:
-        q_i . rH[y - y_i] for every y, (B, num_heads, H * W, H), and
-        q_i . rW[x - x_i] for every x, (B, num_heads, H * W, W).
-    """
-    rows = relative_rows(height_rel, q.shape[2])
-    columns = relative_rows(width_rel, q.shape[3])
-    height_logits = torch.einsum('bnhwd,hyd->bnhwy', q, rows).flatten(2, 3)
-    width_logits = torch.einsum('bnhwd,wxd->bnhwx', q, columns).flatten(2, 3)
-    return height_logits, width_logits
+    rows = torch.arange(size, device=q.device) - places + (size - 1)  # N, size: the row of r[y - y_i]
+    return (q @ table.t()).gather(-1, rows.expand(q.shape[0], q.shape[1], q.shape[2], size))
 
 
 class RelMha2d(nn.Module):
@@ -214,17 +193,15 @@ class RelMha2d(nn.Module):
         v = v.reshape(B, self.num_heads, -1, H * W).transpose(-2, -1)
 
         if self.rel_pos:
-            height_logits, width_logits = position_logits(
-                q.unflatten(2, [H, W]),
-                resample_table(self.height_rel, 2 * H - 1),
-                resample_table(self.width_rel, 2 * W - 1),
+            positions = torch.arange(H * W, device=x.device).unsqueeze(1)
+            rows, columns = positions // W, positions % W  # y_j and x_j of every position j, (N, 1) each
+            height_logits = position_logits(q, resample_table(self.height_rel, 2 * H - 1), rows, H)
+            width_logits = position_logits(q, resample_table(self.width_rel, 2 * W - 1), columns, W)
+            onehot = torch.cat(
+                [rows == torch.arange(H, device=x.device), columns == torch.arange(W, device=x.device)], 1
             )
-            # onehot(y_j) and onehot(x_j) of every position j
-            y_onehot = x.new_ones([H]).diag().unsqueeze(1).expand(H, W, H).reshape(H * W, H)
-            x_onehot = x.new_ones([W]).diag().unsqueeze(0).expand(H, W, W).reshape(H * W, W)
-            onehot = torch.cat([y_onehot, x_onehot], dim=-1).to(k.dtype)
             q = torch.cat([q, height_logits, width_logits], dim=-1)  # B, heads, N, d + H + W
-            k = torch.cat([k, onehot.expand(B, self.num_heads, H * W, H + W)], dim=-1)
+            k = torch.cat([k, onehot.to(k.dtype).expand(B, self.num_heads, H * W, H + W)], dim=-1)
 
         if self.fused_attn:
             dropout = self.attn_drop.p if self.training else 0.0

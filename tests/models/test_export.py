@@ -1,0 +1,51 @@
+"""What captures a graph gets one graph for all sizes."""
+
+import pytest
+import timm
+import torch
+from torch._dynamo.testing import CompileCounter
+from torch.export import Dim
+
+import timm_convattn  # noqa: F401  registers the models
+
+SMALLEST = ['aresnet18_relmha', 'aaresnet50', 'avgg11_relmha', 'aavgg16', 'convattn']
+SIZES = [(3, 64, 64), (4, 96, 75), (2, 67, 130), (5, 80, 80)]
+
+
+def create(name):
+    torch.manual_seed(0)
+    return timm.create_model(name, num_classes=4, img_size=64).eval()
+
+
+@pytest.mark.parametrize('name', SMALLEST)
+def test_exported_program_takes_any_batch_height_and_width(name):
+    model = create(name)
+    shapes = {0: Dim('batch', min=1, max=64), 2: Dim('height', min=64, max=512), 3: Dim('width', min=64, max=512)}
+    program = torch.export.export(model, (torch.randn(2, 3, 64, 96),), dynamic_shapes=(shapes,))
+    with torch.inference_mode():
+        for batch, height, width in SIZES:
+            images = torch.randn(batch, 3, height, width)
+            torch.testing.assert_close(program.module()(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', SMALLEST)
+def test_compiled_model_is_one_graph_and_not_compiled_anew_for_each_size(name):
+    model = create(name)
+    counter = CompileCounter()  # counts graphs and runs them as they are
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    with torch.inference_mode():
+        for size in SIZES:
+            images = torch.randn(size[0], 3, *size[1:])
+            torch.testing.assert_close(compiled(images), model(images))
+    assert counter.frame_count <= 2  # one for the first size, one for all others
+
+
+@pytest.mark.parametrize('name', SMALLEST)
+def test_bfloat16_stays_near_float32(name):
+    model = create(name)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = model.forward_features(images)
+        found = model.to(torch.bfloat16).forward_features(images.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - expected).norm() / expected.norm() < 0.05
