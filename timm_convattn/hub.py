@@ -9,6 +9,8 @@ import timm
 import torch.nn as nn
 from timm.models import save_for_hf
 
+from timm_convattn.files import write_json
+
 __all__ = ['model_data_config', 'pretrained_cfg', 'save_model']
 
 # what a configuration says of the checkpoint that a model started from, and what is not true of the fine-tuned one
@@ -54,7 +56,7 @@ def save_model(model: nn.Module, folder: Path, class_names: Sequence[str], data_
         config['pretrained_cfg'].pop(key, None)
     # transformers passes the number of classes itself, and a second one is an error
     config.get('model_args', {}).pop('num_classes', None)
-    path.write_text(json.dumps(config, indent=2) + '\n')
+    write_json(path, config)
 
 
 def pretrained_cfg(model: nn.Module) -> dict[str, Any]:

@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use('Agg')  # figures go to files: no display is needed, none is opened
-
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure  # not pyplot: figures go to files, and a notebook keeps its own backend
 
 from timm_convattn.data.crops import CropSet
 
@@ -105,19 +101,19 @@ def render_metrics(text: str, root: Path) -> str:
     return re.sub(blocks, fill, text, flags=re.DOTALL)
 
 
-def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path, title: str) -> None:
-    """Draw a confusion matrix: rows are true classes, columns predicted ones, colours are shares of the row.
+def plot_confusion_matrix(record: dict[str, Any], path: Path) -> None:
+    """Draw the confusion matrix of a results file: true classes in rows, predicted ones in columns, shares as colours.
 
     Args:
-        matrix: (num_classes, num_classes) counts. A class without samples has an empty row.
-        class_names: Names in the order of the matrix.
+        record: What `evaluation_record` gives.
         path: The PNG to write.
-        title: Title of the figure.
     """
-    counts = np.asarray(matrix)
+    data, metrics = record['data'], record['metrics']
+    class_names, counts = data['class_names'], np.asarray(metrics['confusion_matrix'])
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
-    figure, axes = plt.subplots(figsize=(1.6 + 1.1 * len(counts), 1.4 + 0.9 * len(counts)), layout='constrained')
+    figure = Figure(figsize=(1.6 + 1.1 * len(counts), 1.4 + 0.9 * len(counts)), layout='constrained')
+    axes = figure.subplots()
     axes.imshow(shares, cmap='Blues', vmin=0, vmax=1, aspect='auto')
     for row, column in np.ndindex(*counts.shape):
         text = f'{counts[row, column]:,}\n{shares[row, column]:.1%}' if totals[row, 0] else '-'
@@ -127,9 +123,9 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
     axes.set_yticks(range(len(counts)), names)
     axes.set_xlabel('predicted')
     axes.set_ylabel('true')
-    axes.set_title(title, wrap=True)
+    title = f'{record["model"]["architecture"]} on {data["source"]}, {data["split"]}: accuracy'
+    axes.set_title(f'{title} {metrics["accuracy"]:.2%}', wrap=True)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def plot_crops(crops: Any, path: Path, per_class: int = 12, seed: int = 0) -> None:
@@ -144,9 +140,8 @@ def plot_crops(crops: Any, path: Path, per_class: int = 12, seed: int = 0) -> No
     labels = np.asarray(crops['label'])
     names = crops.features['label'].names
     present = [index for index in range(len(names)) if (labels == index).any()]
-    figure, grid = plt.subplots(
-        len(present), per_class, figsize=(per_class, 1.1 * len(present)), layout='constrained', squeeze=False
-    )
+    figure = Figure(figsize=(per_class, 1.1 * len(present)), layout='constrained')
+    grid = figure.subplots(len(present), per_class, squeeze=False)
     rng = np.random.default_rng(seed)
     for row, label in zip(grid, present, strict=True):
         chosen = rng.permutation(np.flatnonzero(labels == label))[:per_class]
@@ -158,4 +153,3 @@ def plot_crops(crops: Any, path: Path, per_class: int = 12, seed: int = 0) -> No
         for axes, index in zip(row, chosen, strict=False):
             axes.imshow(crops[int(index)]['image'].convert('L').resize((60, 60)), cmap='gray', vmin=0, vmax=255)
     figure.savefig(path, dpi=120)
-    plt.close(figure)

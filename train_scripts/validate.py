@@ -45,9 +45,8 @@ def main(args: Args) -> None:
     use_threads(accelerator, args.threads)
     model, class_names = load_network(args.model)
     crops = open_crops(args.data, (args.split,))[args.split]
-    source = args.data or 'embedded thermal scenes'
     record = evaluation_record(
-        model, class_names, crops, source, args.split, accelerator, args.batch_size, args.num_workers
+        model, class_names, crops, args.data, args.split, accelerator, args.batch_size, args.num_workers
     )
     if not accelerator.is_main_process:
         return
@@ -55,8 +54,7 @@ def main(args: Args) -> None:
     if args.out is not None:
         write_json(args.out, record)
     if args.confusion_matrix is not None:
-        title = f'{record["model"]["architecture"]} on {source}, {args.split}'
-        plot_confusion_matrix(record['metrics']['confusion_matrix'], class_names, args.confusion_matrix, title)
+        plot_confusion_matrix(record, args.confusion_matrix)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,6 @@ one row group, however many there are. The shards do not depend on the number of
 """
 
 import io
-import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -23,7 +22,7 @@ from tqdm.auto import tqdm
 
 from timm_convattn.data.flir import FlirFolder, Frame, read_flir, read_pixels
 from timm_convattn.errors import InputError
-from timm_convattn.files import fresh_folder
+from timm_convattn.files import fresh_folder, write_json
 
 __all__ = ['CLASSES', 'CLASS_OF_CATEGORY', 'CropSet', 'build_crops', 'crop_features', 'load_crops']
 
@@ -138,13 +137,13 @@ def build_crops(
                 made.dropped[name] = dict(sorted(dropped.items()))
         if not any(sum(counts.values()) for counts in made.counts.values()):
             raise InputError(f'{flir_root} has no box of {", ".join(class_names)} to make a crop of.')
-        (folder / 'crops.json').write_text(json.dumps(vars(made), indent=2) + '\n')
+        write_json(folder / 'crops.json', vars(made))
     return made
 
 
-def load_crops(folder: Path | str) -> datasets.DatasetDict:
-    """Open a folder of crops, as `datasets.load_dataset(folder)` does."""
-    return datasets.load_dataset(str(folder))
+def load_crops(source: Path | str) -> datasets.DatasetDict:
+    """Open a folder of crops, or a data set on the Hub, as `datasets.load_dataset` does."""
+    return datasets.load_dataset(str(source))
 
 
 def _cut_frames(

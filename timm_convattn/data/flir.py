@@ -33,7 +33,6 @@ class Layout:
     name: str
     splits: Mapping[str, str]  # our split -> folder below the root
     annotations: str
-    eight_bit: str
     sixteen_bit: str
 
 
@@ -42,7 +41,6 @@ LAYOUTS = (
         name='FLIR ADAS v1.3',
         splits={'train': 'train', 'validation': 'val', 'test': 'video'},
         annotations='thermal_annotations.json',
-        eight_bit='thermal_8_bit',
         sixteen_bit='thermal_16_bit',
     ),
     Layout(
@@ -53,7 +51,6 @@ LAYOUTS = (
             'test': 'video_thermal_test',
         },
         annotations='coco.json',
-        eight_bit='data',
         sixteen_bit='analyticsData',
     ),
 )

@@ -113,12 +113,18 @@ class Normalize:
 class AugmentAmounts:
     """How much the paper's augmentations do; it names them and gives no amounts."""
 
-    hflip: float = 0.5  # probability
-    rotation: float = 10.0  # degrees to either side
-    shift: float = 0.1  # of the width and of the height, to either side
-    shear: float = 10.0  # degrees to either side
-    zoom: float = 0.1  # a scale of 1 - zoom ... 1 + zoom
-    brightness: float = 0.2  # a factor of 1 - brightness ... 1 + brightness
+    hflip: float = 0.5
+    """Probability of a horizontal flip."""
+    rotation: float = 10.0
+    """Random rotation to either side, in degrees."""
+    shift: float = 0.1
+    """Random shift to either side, of the width and of the height."""
+    shear: float = 10.0
+    """Random shear along x to either side, in degrees."""
+    zoom: float = 0.1
+    """Random zoom by a factor of 1 - zoom to 1 + zoom."""
+    brightness: float = 0.2
+    """Random brightness by a factor of 1 - brightness to 1 + brightness."""
 
 
 class Augment:

@@ -9,11 +9,11 @@ import datasets
 import huggingface_hub.errors
 
 from timm_convattn.data import thermal_scenes
-from timm_convattn.data.crops import build_crops
+from timm_convattn.data.crops import build_crops, load_crops
 from timm_convattn.data.flir import LAYOUTS
 from timm_convattn.errors import InputError
 
-__all__ = ['cache_folder', 'class_names_of', 'content_hash', 'open_crops', 'scene_crops']
+__all__ = ['cache_folder', 'class_names_of', 'content_hash', 'describe_source', 'open_crops', 'scene_crops']
 
 
 def open_crops(source: str | None, splits: tuple[str, ...]) -> datasets.DatasetDict:
@@ -34,7 +34,7 @@ def open_crops(source: str | None, splits: tuple[str, ...]) -> datasets.DatasetD
     if source is not None and Path(source).is_dir():
         _refuse_flir_folder(Path(source))
     try:
-        crops = datasets.load_dataset(name)
+        crops = load_crops(name)
     except (OSError, ValueError, datasets.exceptions.DatasetsError, huggingface_hub.errors.HfHubHTTPError) as error:
         raise InputError(
             f'{name} could not be opened as a data set of crops ({type(error).__name__}: {error}). '
@@ -47,6 +47,11 @@ def open_crops(source: str | None, splits: tuple[str, ...]) -> datasets.DatasetD
     for split in splits:
         _check_columns(crops[split], f'{name}, split {split}')
     return crops
+
+
+def describe_source(source: str | None) -> str:
+    """Name where crops come from, for people and records."""
+    return 'embedded thermal scenes' if source is None else source
 
 
 def class_names_of(crops: datasets.Dataset) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 
 from timm_convattn.layers.conv_attn import downsample
-from timm_convattn.layers.rel_mha import RelMha2d, check_heads
+from timm_convattn.layers.rel_mha import RelMha2d, attention_widths
 
 __all__ = ['AugConv2d']
 
@@ -63,9 +63,7 @@ class AugConv2d(nn.Conv2d):
         **attn_args: Any,
     ) -> None:
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
-        dim_qk, dim_attn = round(out_channels * qk_ratio), round(out_channels * v_ratio)
-        check_heads(f'qk_ratio={qk_ratio} of {out_channels} channels', dim_qk, num_heads)
-        check_heads(f'v_ratio={v_ratio} of {out_channels} channels', dim_attn, num_heads)
+        dim_head, dim_attn = attention_widths(out_channels, num_heads, qk_ratio, v_ratio)
         if dim_attn >= out_channels:
             raise ValueError(f'v_ratio={v_ratio} leaves no filter to the convolution, it must be below 1.')
         super().__init__(in_channels, out_channels - dim_attn, kernel_size, stride, padding, dilation, bias=bias, **dd)
@@ -74,7 +72,7 @@ class AugConv2d(nn.Conv2d):
             dim_attn,
             feat_size,
             num_heads=num_heads,
-            dim_head=dim_qk // num_heads,
+            dim_head=dim_head,
             **attn_args,
             **dd,
         )

@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 from timm.layers import ConvNormAct, to_2tuple
 
-from timm_convattn.layers.rel_mha import RelMha2d, check_heads
+from timm_convattn.layers.rel_mha import RelMha2d, attention_widths
 
 __all__ = ['AttnArgs', 'ConvAttn', 'ConvAttnStage', 'Transition', 'downsample', 'split_attn_args']
 
@@ -117,9 +117,7 @@ class ConvAttn(nn.Module):
     ) -> None:
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         super().__init__()
-        dim_qk, dim_attn = round(dim_out * qk_ratio), round(dim_out * v_ratio)
-        check_heads(f'qk_ratio={qk_ratio} of {dim_out} channels', dim_qk, num_heads)
-        check_heads(f'v_ratio={v_ratio} of {dim_out} channels', dim_attn, num_heads)
+        dim_head, dim_attn = attention_widths(dim_out, num_heads, qk_ratio, v_ratio)
         self.dim_out = dim_out
         self.dim_attn = dim_attn
         self.num_features = dim_out + dim_attn
@@ -129,7 +127,7 @@ class ConvAttn(nn.Module):
             dim_attn,
             feat_size,
             num_heads=num_heads,
-            dim_head=dim_qk // num_heads,
+            dim_head=dim_head,
             qkv_bias=qkv_bias,
             rel_pos=rel_pos,
             attn_proj=attn_proj,

@@ -18,7 +18,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import to_2tuple, trunc_normal_, use_fused_attn
 
-__all__ = ['RelMha2d', 'check_heads', 'position_logits', 'position_tables', 'resample_table']
+__all__ = ['RelMha2d', 'attention_widths', 'check_heads', 'position_logits', 'position_tables', 'resample_table']
 
 
 def check_heads(name: str, width: int, num_heads: int) -> None:
@@ -42,6 +42,27 @@ def check_heads(name: str, width: int, num_heads: int) -> None:
             f'{name} is {width}, which num_heads={num_heads} does not divide. '
             f'With {width} channels, num_heads can be {heads}; with {num_heads} heads, use {widths} channels.'
         )
+
+
+def attention_widths(dim_out: int, num_heads: int, qk_ratio: float, v_ratio: float) -> tuple[int, int]:
+    """Turn the paper's ratios of D_out into widths.
+
+    Args:
+        dim_out: Channels that the ratios refer to (D_out).
+        num_heads: Attention heads.
+        qk_ratio: d_k / D_out
+        v_ratio: d_v / D_out
+
+    Returns:
+        Query and key channels of one head, and value channels of all heads.
+
+    Raises:
+        ValueError: If the heads cannot share the channels equally.
+    """
+    dim_qk, dim_v = round(dim_out * qk_ratio), round(dim_out * v_ratio)
+    check_heads(f'qk_ratio={qk_ratio} of {dim_out} channels', dim_qk, num_heads)
+    check_heads(f'v_ratio={v_ratio} of {dim_out} channels', dim_v, num_heads)
+    return dim_qk // num_heads, dim_v
 
 
 def position_tables(model: nn.Module) -> set[str]:

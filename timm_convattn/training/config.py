@@ -13,6 +13,7 @@ from typing import Any, Literal
 import tyro
 import yaml
 
+from timm_convattn.data.pipeline import AugmentAmounts
 from timm_convattn.errors import InputError
 
 __all__ = ['Config', 'DataConfig', 'ModelConfig', 'RunConfig', 'TrainConfig', 'flat', 'parse_config', 'read_recipe']
@@ -30,18 +31,6 @@ class DataConfig:
     """Train on this many crops, chosen by the seed."""
     num_workers: int = 0
     """Processes that load crops, for each training process. 0: the training process loads them."""
-    hflip: float = 0.5
-    """Probability of a horizontal flip."""
-    rotation: float = 10.0
-    """Random rotation to either side, in degrees."""
-    shift: float = 0.1
-    """Random shift to either side, of the width and of the height."""
-    shear: float = 10.0
-    """Random shear along x to either side, in degrees."""
-    zoom: float = 0.1
-    """Random zoom by a factor of 1 - zoom to 1 + zoom."""
-    brightness: float = 0.2
-    """Random brightness by a factor of 1 - brightness to 1 + brightness."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +120,7 @@ class Config:
     """Everything that a run is told."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentAmounts = field(default_factory=AugmentAmounts)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -205,17 +195,25 @@ def read_recipe(path: Path) -> list[str]:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             raise InputError(f'{path}: there is no option "{key}".' + (f' Did you mean "{close[0]}"?' if close else ''))
-        option = _as_option(key, value)
-        try:
-            _parse(option)
-        except SystemExit:
-            raise InputError(f'{path}: {key} cannot be {value!r}. finetune.py --help says what it can be.') from None
-        args += option
+        args += _as_option(key, value)
+    try:
+        _parse(args)
+    except SystemExit:
+        raise InputError(f'{path}: {_first_refused(recipe)}. finetune.py --help says what it can be.') from None
     return args
 
 
 def _parse(args: Sequence[str], description: str | None = None) -> Config:
     return tyro.cli(Config, args=args, description=description, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def _first_refused(recipe: dict[str, Any]) -> str:
+    for key, value in recipe.items():
+        try:
+            _parse(_as_option(key, value))
+        except SystemExit:
+            return f'{key} cannot be {value!r}'
+    return 'its options cannot be parsed together'
 
 
 def _as_option(key: str, value: Any) -> list[str]:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from timm_convattn.data.pipeline import CropImages
-from timm_convattn.data.sources import class_names_of, content_hash
+from timm_convattn.data.sources import class_names_of, content_hash, describe_source
 from timm_convattn.errors import InputError
 from timm_convattn.hub import model_data_config, pretrained_cfg
 from timm_convattn.metrics import compute_metrics
@@ -80,7 +80,7 @@ def evaluation_record(
     model: nn.Module,
     model_classes: Sequence[str],
     crops: datasets.Dataset,
-    source: str,
+    source: str | None,
     split: str,
     accelerator: Accelerator,
     batch_size: int = BATCH_SIZE,
@@ -92,7 +92,7 @@ def evaluation_record(
         model: A model that timm created or loaded.
         model_classes: Names of its classes, in the order of its logits.
         crops: The split.
-        source: Where the crops come from.
+        source: Where the crops come from, None for the embedded scenes.
         split: Name of the split.
         accelerator: Which device and processes to use.
         batch_size: Crops in a batch.
@@ -104,6 +104,7 @@ def evaluation_record(
     Raises:
         InputError: If the model's classes are not the crops'.
     """
+    source = describe_source(source)
     names = class_names_of(crops)
     if list(model_classes) != names:
         raise InputError(

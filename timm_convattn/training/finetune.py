@@ -98,9 +98,8 @@ def _report(
 ) -> None:
     """Evaluate the model that was saved, as `validate.py` does, and write what came out."""
     model, names = load_network(f'local-dir:{folder / "model"}')
-    source = config.data.data or 'embedded thermal scenes'
     record = evaluation_record(
-        model, names, validation, source, 'validation', accelerator, num_workers=config.data.num_workers
+        model, names, validation, config.data.data, 'validation', accelerator, num_workers=config.data.num_workers
     )
     if not accelerator.is_main_process:
         return
@@ -110,9 +109,7 @@ def _report(
         'steps': progress.step,
         'seconds': round(progress.seconds, 1),
     }
-    metrics = record['metrics']
-    title = f'{record["model"]["architecture"]} on {source}: accuracy {metrics["accuracy"]:.2%}'
-    plot_confusion_matrix(metrics['confusion_matrix'], names, folder / 'confusion_matrix.png', title)
+    plot_confusion_matrix(record, folder / 'confusion_matrix.png')
     write_json(folder / 'results.json', record)
-    accelerator.print(format_metrics(metrics))
+    accelerator.print(format_metrics(record['metrics']))
     accelerator.print(f'run folder: {folder}')

@@ -18,7 +18,7 @@ from timm.utils import ModelEmaV3
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from timm_convattn.data.pipeline import Augment, AugmentAmounts, CropImages, EpochSampler, Normalize, ResizeToPixels
+from timm_convattn.data.pipeline import Augment, CropImages, EpochSampler, Normalize, ResizeToPixels
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
 from timm_convattn.training.checkpoints import Progress, find_checkpoints, load_checkpoint, save_checkpoint
@@ -101,10 +101,11 @@ class Training:
 
     def weights(self) -> nn.Module:
         """Give the model with the weights to evaluate and to save: the averaged ones where there are any."""
-        if self.averaged is not None:
-            return self.averaged.module  # type: ignore[no-any-return]
         unwrapped: nn.Module = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        return unwrapped
+        return self._averaged_model() or unwrapped
+
+    def _averaged_model(self) -> nn.Module | None:
+        return None if self.averaged is None else self.averaged.module
 
     def _train_epoch(self, stop: StopSignals, bar: Any) -> None:
         progress, accelerator, settings = self.progress, self.accelerator, self.config.train
@@ -144,8 +145,7 @@ class Training:
     def _finish_epoch(self) -> None:
         """Evaluate, log and save, and turn to the next epoch."""
         progress, started = self.progress, time.perf_counter()
-        model = self.averaged.module if self.averaged is not None else self.model
-        metrics = evaluate(model, self.validation, self.accelerator, self.class_names)
+        metrics = evaluate(self._averaged_model() or self.model, self.validation, self.accelerator, self.class_names)
         progress.epoch += 1
         progress.seconds += time.perf_counter() - started
         entry = {
@@ -187,9 +187,8 @@ class Training:
             group['lr'] = rate * group.get('lr_scale', 1.0)
 
     def _save(self) -> Path:
-        averaged = self.averaged.module if self.averaged is not None else None
         return save_checkpoint(
-            self.accelerator, self.folder / 'checkpoints', self.progress, averaged, self.config.run.keep
+            self.accelerator, self.folder / 'checkpoints', self.progress, self._averaged_model(), self.config.run.keep
         )
 
     def _interrupt(self, stop: StopSignals) -> None:
@@ -205,8 +204,7 @@ class Training:
         checkpoints = find_checkpoints(self.folder / 'checkpoints')
         if not checkpoints:
             return
-        averaged = self.averaged.module if self.averaged is not None else None
-        self.progress = load_checkpoint(self.accelerator, checkpoints[-1], averaged)
+        self.progress = load_checkpoint(self.accelerator, checkpoints[-1], self._averaged_model())
         self.accelerator.print(f'going on from {checkpoints[-1]}')
         log = self.folder / 'log.jsonl'
         if self.accelerator.is_main_process and log.is_file():
@@ -220,9 +218,7 @@ class Training:
 
 
 def _create_normalize(config: Config, data_config: dict[str, Any]) -> Normalize:
-    data = config.data
-    amounts = AugmentAmounts(data.hflip, data.rotation, data.shift, data.shear, data.zoom, data.brightness)
-    return Normalize(data_config['mean'], data_config['std'], Augment(amounts, config.run.seed))
+    return Normalize(data_config['mean'], data_config['std'], Augment(config.augment, config.run.seed))
 
 
 def _create_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -1,5 +1,6 @@
 """The folder of a run: claimed before work starts, found again to go on with."""
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 from timm_convattn.errors import InputError
+from timm_convattn.files import write_text
 from timm_convattn.training.config import Config, flat, parse_config
 
 __all__ = ['choose_folder', 'claim_folder', 'resume_config']
@@ -36,9 +38,8 @@ def claim_folder(folder: Path, config: Config, accelerator: Accelerator) -> None
         raise InputError(f'{folder} already holds something. Give another --output, or go on with --resume {folder}.')
     accelerator.wait_for_everyone()  # all have looked before one writes
     if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
         options = {key: value for key, value in flat(config).items() if key not in ('config', 'output', 'resume')}
-        (folder / 'config.yaml').write_text(yaml.safe_dump(options, sort_keys=False))
+        write_text(folder / 'config.yaml', yaml.safe_dump(options, sort_keys=False))
     accelerator.wait_for_everyone()
 
 
@@ -65,7 +66,7 @@ def resume_config(config: Config, args: list[str]) -> Config:
             f'The run in {folder} cannot go on with other options: {", ".join(refused)}. '
             'Leave them out, or start a new run with --init-from.'
         )
-    return parse_config([*args, '--output', str(folder)], recipe=folder / 'config.yaml')
+    return replace(asked, run=replace(asked.run, output=folder))
 
 
 def _find_run(resume: str, output: Path | None) -> Path:
