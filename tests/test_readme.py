@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from timm_convattn.report import render_metrics
+from timm_convattn.report import render_results
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def readme(root):
 
 def test_numbers_are_those_of_the_results_files(root, readme):
     assert '<!-- metrics hub_cards/results/quickstart.json -->\n```text\n' in readme
-    assert render_metrics(readme, root) == readme, 'run train_scripts/render.py'
+    assert render_results(readme, root) == readme, 'run train_scripts/render.py'
 
 
 def test_python_snippets_run_in_their_order(readme):

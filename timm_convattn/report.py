@@ -18,13 +18,24 @@ __all__ = [
     'format_table',
     'plot_confusion_matrix',
     'plot_crops',
-    'render_metrics',
+    'render_results',
 ]
 
 # Table 1 of the paper: crops of the FLIR starter set (v1.3). Its test crops are FLIR's validation frames.
 PAPER_TABLE_1 = {
     'train': {'person': 22_372, 'vehicle': 41_260, 'bicycle': 3_986, 'dog': 226},
     'validation': {'person': 5_779, 'vehicle': 5_432, 'bicycle': 471, 'dog': 14},
+}
+
+
+# The systems of the paper's Table 2 by the names that they have here and in timm.
+PAPER_SYSTEMS = {
+    'aresnet50_relmha': 'AResNet50',
+    'avgg16_relmha': 'AVGG16',
+    'aaresnet50': 'AAResNet50',
+    'aavgg16': 'AAVGG16',
+    'resnet50': 'ResNet50',
+    'vgg16': 'VGG16',
 }
 
 
@@ -70,10 +81,45 @@ def format_metrics(metrics: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def render_metrics(text: str, root: Path) -> str:
+def format_models(record: dict[str, Any]) -> str:
+    """Show what `timm_convattn.complexity.complexity_record` gives as a Markdown table, the paper's systems first."""
+    models = record['models']
+    sizes = list(next(iter(models.values()))['sizes'])
+    header = ['model', 'in the paper', 'parameters', *(f'GMACs at {size} px' for size in sizes)]
+    header += [f'attention maps at {size} px' for size in sizes]
+    rows = [header, ['---', '---', *['---:'] * (1 + len(sizes)), *['---'] * len(sizes)]]
+    papers = [name for name in PAPER_SYSTEMS if name in models]
+    for name in [*papers, *(name for name in models if name not in papers)]:
+        costs = [models[name]['sizes'][size] for size in sizes]
+        maps = [', '.join(f'{height}x{width}' for height, width in cost['attention_maps']) for cost in costs]
+        parameters = f'{models[name]["parameters"] / 1e6:.1f} M'
+        gmacs = [f'{cost["macs"] / 1e9:.2f}' for cost in costs]
+        rows.append([f'`{name}`', PAPER_SYSTEMS.get(name, ''), parameters, *gmacs, *maps])
+    return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+
+
+def format_record(record: dict[str, Any]) -> str:
+    """Show a results file of a run as a block of text: what was trained on what, its metrics, and how long it took."""
+    environment, training = record['environment'], record['training']
+    hardware = environment['hardware']
+    lines = [
+        '```text',
+        f'{record["model"]["architecture"]} on {record["data"]["source"]}, split {record["data"]["split"]}',
+        format_metrics(record['metrics']),
+        f'{training["epochs"]} epochs in {training["seconds"]:.0f} s on {hardware["threads"]} threads of '
+        f'{hardware["cpu"]}, torch {environment["versions"]["torch"]}, {environment["date"][:10]}',
+        '```',
+    ]
+    return '\n'.join(lines)
+
+
+BLOCKS = {'metrics': format_record, 'models': format_models}
+
+
+def render_results(text: str, root: Path) -> str:
     """Fill the blocks of a Markdown text that show a results file, so that no number is typed by hand.
 
-    A block stands between `<!-- metrics FILE -->` and `<!-- end metrics -->`.
+    A block stands between `<!-- KIND FILE -->` and `<!-- end KIND -->`, where KIND is `metrics` (a run) or `models`.
 
     Args:
         text: The Markdown.
@@ -85,19 +131,9 @@ def render_metrics(text: str, root: Path) -> str:
 
     def fill(block: re.Match[str]) -> str:
         record = json.loads((root / block['file']).read_text())
-        environment = record['environment']
-        hardware, training = environment['hardware'], record['training']
-        lines = [
-            '```text',
-            f'{record["model"]["architecture"]} on {record["data"]["source"]}, split {record["data"]["split"]}',
-            format_metrics(record['metrics']),
-            f'{training["epochs"]} epochs in {training["seconds"]:.0f} s on {hardware["threads"]} threads of '
-            f'{hardware["cpu"]}, torch {environment["versions"]["torch"]}, {environment["date"][:10]}',
-            '```',
-        ]
-        return '\n'.join([block['begin'], *lines, block['end']])
+        return '\n'.join([block['begin'], BLOCKS[block['kind']](record), block['end']])
 
-    blocks = r'(?P<begin><!-- metrics (?P<file>\S+) -->)\n.*?(?P<end><!-- end metrics -->)'
+    blocks = rf'(?P<begin><!-- (?P<kind>{"|".join(BLOCKS)}) (?P<file>\S+) -->)\n.*?(?P<end><!-- end (?P=kind) -->)'
     return re.sub(blocks, fill, text, flags=re.DOTALL)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from timm_convattn.report import render_metrics
+from timm_convattn.report import render_results
 
 ROOT = Path(__file__).parent.parent
 
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 def main() -> None:
     """Render in place."""
     readme = ROOT / 'README.md'
-    readme.write_text(render_metrics(readme.read_text(), ROOT))
+    readme.write_text(render_results(readme.read_text(), ROOT))
 
 
 if __name__ == '__main__':

@@ -19,6 +19,9 @@ BACKBONES = [
 ]
 
 
+INPUT = ['input_size', 'mean', 'std', 'interpolation', 'crop_pct']
+
+
 def create(backbone, **kwargs):
     torch.manual_seed(0)
     return timm.create_model('convattn', backbone=backbone, **{'num_classes': 4, 'img_size': 64, **kwargs})
@@ -76,6 +79,24 @@ def test_pretrained_asks_for_the_backbones_own_weights():
         create('resnet18', pretrained=True)
 
 
+def test_images_are_those_of_the_backbone():
+    ours = create('mobilevit_s', in_chans=1).pretrained_cfg
+    theirs = timm.get_pretrained_cfg('mobilevit_s').to_dict()
+    assert ours['architecture'] == 'convattn'
+    assert theirs['mean'] == (0.0, 0.0, 0.0)  # not the default's, so that equality means something
+    assert {k: ours[k] for k in INPUT} == {k: theirs[k] for k in INPUT}
+
+
+@pytest.mark.parametrize(('backbone', 'num_maps'), [('convnext_atto', 4), ('resnet18', 5), ('vgg11', 6)])
+@pytest.mark.parametrize('feature_cls', ['list', 'dict', 'hook', 'getter'])
+def test_features_are_all_maps_of_the_backbone(backbone, num_maps, feature_cls):
+    features = create(backbone, num_classes=0, features_only=True, feature_cls=feature_cls)
+    maps = features(torch.randn(1, 3, 64, 64))
+    maps = list(maps.values()) if isinstance(maps, dict) else maps
+    assert len(maps) == num_maps
+    assert [m.shape[1] for m in maps] == features.feature_info.channels()
+
+
 def test_set_input_size_makes_native_what_was_resampled_at_run_time():
     model = create('regnety_002').eval()
     images = torch.randn(1, 3, 97, 64)
@@ -85,10 +106,26 @@ def test_set_input_size_makes_native_what_was_resampled_at_run_time():
         torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('backbone', ['vit_tiny_patch16_224', 'swin_tiny_patch4_window7_224'])
+@pytest.mark.parametrize('backbone', ['vit_tiny_patch16_224', 'swin_tiny_patch4_window7_224', 'hardcorenas_a'])
 def test_backbone_without_a_pyramid_of_maps_is_refused(backbone):
     with pytest.raises(ValueError, match=r'Take a backbone with stages, such as convnext_tiny or resnet50'):
         timm.create_model('convattn', backbone=backbone)
+
+
+def test_backbone_whose_maps_the_attention_cannot_follow_is_refused():
+    with pytest.raises(ValueError, match=r'makes maps of \(7, 7\) and \(7, 7\) from maps of 15 x 15 and 16 x 16'):
+        timm.create_model('convattn', backbone='inception_v3')
+
+
+def test_backbone_that_takes_no_odd_maps_is_taken():
+    assert create('dla34').eval()(torch.randn(1, 3, 64, 96)).shape == (1, 4)
+
+
+def test_image_that_is_too_small_for_the_backbone_is_refused():
+    with pytest.raises(ValueError, match=r'img_size is 31 x 64 pixels, which the backbone cannot take'):
+        create('vgg11', img_size=(31, 64))
+    with pytest.raises(ValueError, match=r'img_size is 16 x 16 pixels'):
+        create('vgg11').set_input_size(16)
 
 
 @pytest.mark.parametrize('stage', [0, 5, -5])

@@ -9,6 +9,7 @@ from torch.export import Dim
 import timm_convattn  # noqa: F401  registers the models
 
 SMALLEST = ['aresnet18_relmha', 'aaresnet50', 'avgg11_relmha', 'aavgg16', 'convattn']
+DYNAMIC = ({0: Dim('batch', min=1, max=64), 2: Dim('height', min=64, max=512), 3: Dim('width', min=64, max=512)},)
 SIZES = [(3, 64, 64), (4, 96, 75), (2, 67, 130), (5, 80, 80)]
 
 
@@ -20,12 +21,33 @@ def create(name):
 @pytest.mark.parametrize('name', SMALLEST)
 def test_exported_program_takes_any_batch_height_and_width(name):
     model = create(name)
-    shapes = {0: Dim('batch', min=1, max=64), 2: Dim('height', min=64, max=512), 3: Dim('width', min=64, max=512)}
-    program = torch.export.export(model, (torch.randn(2, 3, 64, 96),), dynamic_shapes=(shapes,))
+    program = torch.export.export(model, (torch.randn(2, 3, 64, 96),), dynamic_shapes=DYNAMIC)
     with torch.inference_mode():
         for batch, height, width in SIZES:
             images = torch.randn(batch, 3, height, width)
             torch.testing.assert_close(program.module()(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', SMALLEST)
+def test_onnx_model_computes_the_same_at_any_batch_height_and_width(name, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    model = create(name)
+    torch.onnx.export(
+        model,
+        (torch.randn(2, 3, 64, 96),),
+        tmp_path / 'model.onnx',
+        input_names=['images'],
+        dynamic_shapes=DYNAMIC,
+        dynamo=True,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(tmp_path / 'model.onnx', providers=['CPUExecutionProvider'])
+    with torch.inference_mode():
+        for batch, height, width in SIZES:
+            images = torch.randn(batch, 3, height, width)
+            (logits,) = session.run(None, {'images': images.numpy()})
+            torch.testing.assert_close(torch.from_numpy(logits), model(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('name', SMALLEST)

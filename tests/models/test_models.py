@@ -58,6 +58,18 @@ def test_every_size_from_32_to_130_is_taken(name):
         assert model(torch.empty(1, 3, size, 162 - size, device='meta')).shape == (1, 4)
 
 
+@pytest.mark.parametrize('name', [name for name in MODELS if 'vgg' in name])
+@pytest.mark.parametrize('size', [(31, 64), (64, 31), (1, 1)])
+def test_image_that_a_vgg_leaves_nothing_of_is_refused(name, size):
+    with pytest.raises(ValueError, match=rf'img_size is {size[0]} x {size[1]}, .* needs 32 x 32 pixels or more'):
+        create(name, img_size=size, device='meta')
+    model = create(name, device='meta')
+    with pytest.raises(AssertionError, match=r'less than 32 pixels (high|wide)'):
+        model(torch.empty(1, 3, *size, device='meta'))
+    with pytest.raises(ValueError, match=r'needs 32 x 32 pixels or more'):
+        model.set_input_size(size)
+
+
 @pytest.mark.parametrize('name', SMALLEST)
 def test_set_input_size_makes_native_what_was_resampled_at_run_time(name):
     torch.manual_seed(0)
@@ -227,6 +239,19 @@ def test_checkpoint_that_lacks_weights_is_refused_in_every_mode(mode, tmp_path):
     torch.save(weights, tmp_path / 'weights.pth')
     with pytest.raises(ValueError, match=r'it lacks layer1\.0\.conv1\.weight .* has no layer1\.0\.renamed\.weight'):
         pretrained('aresnet18_relmha', tmp_path / 'weights.pth', **mode)
+
+
+def test_position_table_of_another_attention_is_refused(tmp_path):
+    torch.save(create('aresnet18_relmha', num_heads=4).state_dict(), tmp_path / 'weights.pth')
+    with pytest.raises(
+        ValueError, match=r'height_rel is \(27, 16\), wanted \(2 \* size - 1, 8\) .* Give the num_heads'
+    ):
+        pretrained('aresnet18_relmha', tmp_path / 'weights.pth', num_classes=4)
+    weights = create('aresnet18_relmha').state_dict()
+    weights['layer4.0.attn.height_rel'] = torch.zeros(26, 8)
+    torch.save(weights, tmp_path / 'weights.pth')
+    with pytest.raises(ValueError, match=r'height_rel is \(26, 8\)'):
+        pretrained('aresnet18_relmha', tmp_path / 'weights.pth', num_classes=4)
 
 
 def test_checkpoint_of_another_family_is_refused_even_without_its_classifier(tmp_path):

@@ -121,6 +121,7 @@ class ConvAttn(nn.Module):
         self.dim_out = dim_out
         self.dim_attn = dim_attn
         self.num_features = dim_out + dim_attn
+        self.least_size = 1 if ceil else stride  # of a side of the input map that something is left of
         self.conv = conv
         self.attn = RelMha2d(
             dim,
@@ -149,6 +150,12 @@ class ConvAttn(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run both paths, concatenate (Eq. 6, 7), normalise."""
+        torch._assert(
+            x.shape[-2] >= self.least_size, 'The map is too low for this stage to halve it: enlarge the image.'
+        )
+        torch._assert(
+            x.shape[-1] >= self.least_size, 'The map is too narrow for this stage to halve it: enlarge the image.'
+        )
         y: torch.Tensor = self.norm(torch.cat([self.conv(x), self.pool(self.attn(x))], dim=1))
         return y
 

@@ -214,13 +214,12 @@ class RelMha2d(nn.Module):
         v = v.reshape(B, self.num_heads, -1, H * W).transpose(-2, -1)
 
         if self.rel_pos:
-            positions = torch.arange(H * W, device=x.device).unsqueeze(1)
-            rows, columns = positions // W, positions % W  # y_j and x_j of every position j, (N, 1) each
+            ys, xs = torch.arange(H, device=x.device), torch.arange(W, device=x.device)
+            rows = ys.unsqueeze(1).expand(H, W).reshape(H * W, 1)  # y_j of every position j
+            columns = xs.expand(H, W).reshape(H * W, 1)  # x_j
             height_logits = position_logits(q, resample_table(self.height_rel, 2 * H - 1), rows, H)
             width_logits = position_logits(q, resample_table(self.width_rel, 2 * W - 1), columns, W)
-            onehot = torch.cat(
-                [rows == torch.arange(H, device=x.device), columns == torch.arange(W, device=x.device)], 1
-            )
+            onehot = torch.cat([rows == ys, columns == xs], dim=1)
             q = torch.cat([q, height_logits, width_logits], dim=-1)  # B, heads, N, d + H + W
             k = torch.cat([k, onehot.to(k.dtype).expand(B, self.num_heads, H * W, H + W)], dim=-1)
 

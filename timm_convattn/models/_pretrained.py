@@ -8,7 +8,7 @@ import torch.nn as nn
 
 from timm_convattn.layers.aug_conv import AugConv2d
 from timm_convattn.layers.conv_attn import ConvAttn, Transition
-from timm_convattn.layers.rel_mha import RelMha2d, resample_table
+from timm_convattn.layers.rel_mha import RelMha2d, position_tables, resample_table
 
 __all__ = ['StateDict', 'fit_checkpoint', 'pad_classifier']
 
@@ -38,7 +38,8 @@ def fit_checkpoint(
         The entries by the names of `model`.
 
     Raises:
-        ValueError: If entries of the model are missing, or there are entries that it does not have.
+        ValueError: If entries of the model are missing, there are entries that it does not have, or a position table
+            is none of this model's at any input size.
     """
     found: StateDict = dict(checkpoint.get('state_dict', checkpoint))
     wanted: StateDict = model.state_dict()
@@ -47,11 +48,21 @@ def fit_checkpoint(
         new_parts = tuple(_new_parts(model))
         found = {key: value for key, value in wanted.items() if key.startswith(new_parts)} | from_backbone(found)
         _keep_first_filters(found, model)
-    for key in wanted.keys() & found.keys():
-        if key.endswith(('.height_rel', '.width_rel')) and len(found[key]) != len(wanted[key]):
-            found[key] = resample_table(found[key], len(wanted[key]))
+    for key in sorted(position_tables(model) & found.keys()):
+        found[key] = _fit_table(key, found[key], wanted[key])
     _compare_names(found, wanted, f'{classifier}.')
     return found
+
+
+def _fit_table(key: str, table: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Resample a position table of another input size, or refuse one that is of another attention."""
+    width = wanted.shape[1]
+    if table.ndim != 2 or len(table) % 2 == 0 or table.shape[1] != width:
+        raise ValueError(
+            f'The checkpoint does not fit this model: {key} is {tuple(table.shape)}, wanted (2 * size - 1, {width}) '
+            'for some size of map. Give the num_heads and qk_ratio that the checkpoint was made with.'
+        )
+    return table if len(table) == len(wanted) else resample_table(table, len(wanted))
 
 
 def _keep_first_filters(found: StateDict, model: nn.Module) -> None:

@@ -68,6 +68,17 @@ class _PooledVgg(VGG):
         self.head = ClassifierHead(num_features, self.num_classes, global_pool, self.drop_rate, **dd)
         self.head_hidden_size = self.head.num_features
 
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Give the last map of images of at least 32 x 32 pixels."""
+        torch._assert(
+            x.shape[-2] >= 32, 'The images are less than 32 pixels high, which a VGG cannot halve five times.'
+        )
+        torch._assert(
+            x.shape[-1] >= 32, 'The images are less than 32 pixels wide, which a VGG cannot halve five times.'
+        )
+        x = self.features(x)
+        return x
+
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
         """Build the position tables for another size, in pixels, from those there are."""
         for module in self.modules():
@@ -184,7 +195,11 @@ class AAVgg(_PooledVgg):
 def _stage5_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
     """Give the size of the map that enters stage 5: every max pool before it rounds down."""
     height, width = to_2tuple(img_size)
-    return max(height // 16, 1), max(width // 16, 1)
+    if min(height, width) < 32:
+        raise ValueError(
+            f'img_size is {height} x {width}, a VGG halves it five times and needs 32 x 32 pixels or more.'
+        )
+    return height // 16, width // 16
 
 
 def checkpoint_filter_fn(state_dict: StateDict, model: AVgg | AAVgg) -> StateDict:

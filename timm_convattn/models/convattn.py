@@ -6,7 +6,7 @@ Paper: "Augmented CNN models with relative multi-head attention for target recog
 
 import copy
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -23,6 +23,9 @@ from timm_convattn.layers.rel_mha import position_tables
 from timm_convattn.models._pretrained import StateDict, fit_checkpoint
 
 __all__ = ['ConvAttnNet', 'checkpoint_filter_fn']
+
+# what the configuration of a backbone says of its images, and holds for the whole as well
+INPUT = ('input_size', 'pool_size', 'interpolation', 'crop_pct', 'crop_mode', 'mean', 'std')
 
 TAKE_ANOTHER = 'Take a backbone with stages, such as convnext_tiny or resnet50.'
 
@@ -79,7 +82,8 @@ class ConvAttnNet(nn.Module):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.grad_checkpointing = False
-        self.stages, self.feature_info = _cut(backbone, backbone_pretrained, in_chans=in_chans, **kwargs, **dd)
+        body = _cut(backbone, backbone_pretrained, in_chans=in_chans, **kwargs, **dd)
+        self.stages, self.feature_info = body.stages, body.feature_info
         self.stage = _choose_stage(stage, self.stages, backbone)
 
         before, here = self.feature_info[self.stage - 1], self.feature_info[self.stage]
@@ -110,9 +114,14 @@ class ConvAttnNet(nn.Module):
 
     def _size_before_form(self, img_size: int | tuple[int, int]) -> tuple[int, int]:
         """Give the size of the map that the attention reads."""
-        image = torch.empty(1, self.in_chans, *to_2tuple(img_size), device='meta')
-        map_before = copy.deepcopy(self.stages[: self.stage]).to('meta', torch.float32).eval()(image)
-        return map_before.shape[2], map_before.shape[3]
+        height, width = to_2tuple(img_size)
+        size_before = _output_size(self.stages[: self.stage], self.in_chans, (height, width))
+        if size_before is None or _output_size(self.stages, self.in_chans, (height, width)) is None:
+            raise ValueError(
+                f'img_size is {height} x {width} pixels, which the backbone cannot take. Give a larger one, or the one '
+                'that the backbone is made for.'
+            )
+        return size_before
 
     @torch.jit.ignore
     def get_form(self) -> ConvAttn:
@@ -230,17 +239,29 @@ class ConvAttnNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def _cut(backbone: str, pretrained: bool, **kwargs: Any) -> tuple[nn.Sequential, list[dict[str, Any]]]:
-    """Cut a backbone at its feature maps: one module and one description for each map."""
+class Body(NamedTuple):
+    """A backbone cut at its feature maps: one module and one description for each map."""
+
+    stages: nn.Sequential
+    feature_info: list[dict[str, Any]]
+    pretrained_cfg: dict[str, Any]
+
+
+def _cut(backbone: str, pretrained: bool = False, **kwargs: Any) -> Body:
+    """Cut a backbone at its feature maps, or refuse one that has none to be cut at."""
     kwargs |= dict(pretrained=pretrained, features_only=True)
     body = timm.create_model(backbone, **kwargs)
     if not isinstance(body, FeatureListNet):  # some families have a class of their own, but can be cut all the same
         try:
             body = timm.create_model(backbone, **kwargs, feature_cfg=dict(feature_cls='list', flatten_sequential=True))
         except (AssertionError, TypeError) as error:
-            raise ValueError(f'{backbone} cannot be cut at its feature maps ({error}). {TAKE_ANOTHER}') from error
+            raise ValueError(f'{backbone} cannot be cut at its feature maps. {TAKE_ANOTHER}') from error
     infos = [dict(info) for info in body.feature_info.get_dicts()]
-    if body.output_fmt != Format.NCHW or len({info['reduction'] for info in infos}) < 2:
+    if (
+        not isinstance(body, FeatureListNet)
+        or body.output_fmt != Format.NCHW
+        or len({info['reduction'] for info in infos}) < 2
+    ):
         raise ValueError(f'{backbone} gives no pyramid of NCHW maps to put the attention between. {TAKE_ANOTHER}')
     stages, modules = [], OrderedDict[str, nn.Module]()
     for name, module in body.items():
@@ -250,7 +271,7 @@ def _cut(backbone: str, pretrained: bool, **kwargs: Any) -> tuple[nn.Sequential,
             modules = OrderedDict()
     for index, info in enumerate(infos):
         info['module'] = f'stages.{index}'
-    return nn.Sequential(*stages), infos
+    return Body(nn.Sequential(*stages), infos, body.pretrained_cfg)
 
 
 def _choose_stage(stage: int, stages: nn.Sequential, backbone: str) -> int:
@@ -279,11 +300,25 @@ def _fit_widths(attn_args: AttnArgs, dim_out: int) -> None:
 
 def _rounding(stage: nn.Module, dim: int) -> tuple[int, bool]:
     """Say how much smaller a stage makes a map, and whether it rounds an odd size up."""
-    odd = torch.empty(1, dim, 15, 15, device='meta')
-    size = copy.deepcopy(stage).to('meta', torch.float32).eval()(odd).shape[2]
-    if size not in (7, 8, 15):
-        raise ValueError(f'The stage makes a map of 15 x 15 one of {size} x {size}; a stride of 1 or 2 is needed.')
-    return (1, True) if size == 15 else (2, size == 8)
+    odd, even = _output_size(stage, dim, (15, 15)), _output_size(stage, dim, (16, 16))
+    if even == (16, 16) and odd in ((15, 15), None):  # None: it takes no odd size at all
+        return 1, True
+    if even == (8, 8) and odd in ((8, 8), (7, 7), None):
+        return 2, odd != (7, 7)
+    raise ValueError(
+        f'The stage makes maps of {odd} and {even} from maps of 15 x 15 and 16 x 16. The attention can follow one that '
+        f'keeps the size or halves it, rounded up or down. {TAKE_ANOTHER}'
+    )
+
+
+def _output_size(module: nn.Module, in_chans: int, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Give the size of the map that a module makes of one of `size`, None if it does not take that one."""
+    on_meta = copy.deepcopy(module).to('meta', torch.float32).eval()
+    try:
+        height, width = on_meta(torch.empty(1, in_chans, *size, device='meta')).shape[2:]
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):  # whatever a backbone checks or hits
+        return None
+    return height, width
 
 
 def checkpoint_filter_fn(state_dict: StateDict, model: ConvAttnNet) -> StateDict:
@@ -328,15 +363,21 @@ def convattn(pretrained: bool = False, backbone: str = 'resnet18', **kwargs: Any
 
     With `pretrained=True` and no checkpoint of its own the backbone's weights are loaded.
     """
-    has_checkpoint = any(kwargs.get(key) is not None for key in ('pretrained_cfg', 'pretrained_cfg_overlay'))
+    own_cfg, overlay = kwargs.pop('pretrained_cfg', None), kwargs.pop('pretrained_cfg_overlay', None) or {}
+    has_checkpoint = own_cfg is not None or bool(overlay)
     if pretrained and not has_checkpoint:
         kwargs['backbone_pretrained'] = True
+    body = _cut(backbone, device='meta')
+    if own_cfg is None:
+        overlay = {key: body.pretrained_cfg[key] for key in INPUT if key in body.pretrained_cfg} | overlay
     model: ConvAttnNet = build_model_with_cfg(
         ConvAttnNet,
         'convattn',
         pretrained and has_checkpoint,
         pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(flatten_sequential=True),
+        pretrained_cfg=own_cfg,
+        pretrained_cfg_overlay=overlay,
+        feature_cfg=dict(flatten_sequential=True, out_indices=tuple(range(len(body.stages)))),
         backbone=backbone,
         **kwargs,
     )

@@ -1,0 +1,48 @@
+"""Parameters and multiply-accumulates are what a count by hand gives, and README's file is up to date."""
+
+import json
+
+import pytest
+import timm
+import torch
+
+from timm_convattn import RelMha2d
+from timm_convattn.complexity import complexity_record, measure_complexity
+
+
+class OnlyAttention(torch.nn.Module):
+    in_chans = 64
+
+    def __init__(self):
+        super().__init__()
+        self.attn = RelMha2d(64, 64, feat_size=14, num_heads=8, device='meta')
+
+    def forward(self, x):
+        return self.attn(x)
+
+
+def test_attention_is_counted_as_by_hand():
+    positions, heads, dim_head = 14 * 14, 8, 8
+    projections = positions * 64 * (3 * 64 + 64)
+    position_tables = 2 * heads * positions * dim_head * (2 * 14 - 1)
+    attention = heads * positions**2 * ((dim_head + 14 + 14) + dim_head)  # longer queries and keys, then the values
+    found = measure_complexity(OnlyAttention(), 14)
+    assert found.macs == projections + position_tables + attention
+    assert found.attention_maps == [(14, 14)]
+
+
+def test_resnet50_costs_what_everyone_counts():
+    model = timm.create_model('resnet50', device='meta')
+    assert round(measure_complexity(model, 224).macs / 1e9, 2) == 4.09
+
+
+def test_model_with_data_is_refused():
+    with pytest.raises(ValueError, match=r"wanted timm\.create_model\(\.\.\., device='meta'\)"):
+        measure_complexity(timm.create_model('resnet18'), 64)
+
+
+def test_results_file_holds_every_model_as_it_is_now(root):
+    record = json.loads((root / 'hub_cards' / 'results' / 'models.json').read_text())
+    assert {*timm.list_models(module=['aresnet', 'avgg', 'convattn'])} < set(record['models'])
+    now = json.loads(json.dumps(complexity_record(list(record['models']), num_classes=record['num_classes'])))
+    assert now['models'] == record['models'], 'run train_scripts/count_models.py'

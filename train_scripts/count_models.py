@@ -1,0 +1,29 @@
+"""Count parameters and multiply-accumulates of every model of this package and of the backbones, for README's table.
+
+python train_scripts/count_models.py --out hub_cards/results/models.json
+"""
+
+from pathlib import Path
+
+import timm
+import tyro
+
+from timm_convattn.complexity import complexity_record
+from timm_convattn.errors import exit_on_input_error
+from timm_convattn.files import write_json
+
+
+def main(out: Path) -> None:
+    """Count.
+
+    Args:
+        out: The results file to write (JSON).
+    """
+    ours = timm.list_models(module=['aresnet', 'avgg', 'convattn'])
+    write_json(out, complexity_record([*ours, 'resnet50', 'vgg16']))
+    print(f'{out}: {len(ours)} models of this package and two of timm')
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        tyro.cli(main, description=__doc__)
