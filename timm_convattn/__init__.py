@@ -8,7 +8,7 @@ Importing this package registers its models with timm:
     model = timm.create_model('aresnet50_relmha', num_classes=4)
 """
 
-from timm_convattn.layers import AugConv2d, ConvAttn, ConvAttnStage, RelMha2d
+from timm_convattn.layers import AugConv2d, ConvAttn, ConvAttnStage, RelMha2d, calibrate_norms
 from timm_convattn.models import AAResNet, AAVgg, AResNet, AVgg, ConvAttnNet
 
 __version__ = '0.1.0'
@@ -24,4 +24,5 @@ __all__ = [
     'ConvAttnStage',
     'RelMha2d',
     '__version__',
+    'calibrate_norms',
 ]

@@ -4,11 +4,13 @@ import dataclasses
 import itertools
 
 import pytest
+import torch
 import yaml
 
 from timm_convattn.errors import InputError
 from timm_convattn.training.config import Config, flat, parse_config, read_recipe
 from timm_convattn.training.loop import learning_rate
+from timm_convattn.training.networks import create_network
 
 
 def recipe(tmp_path, text):
@@ -24,6 +26,24 @@ def test_command_line_wins_over_recipe_and_recipe_over_defaults(tmp_path):
     assert config.model.pretrained is False
     assert config.data.img_size == (60, 48)
     assert config.model.mean is None
+
+
+@pytest.mark.parametrize(
+    ('model', 'recipe_of', 'args'),
+    [
+        ('resnet50', 'aresnet50', []),
+        ('aaresnet50', 'aresnet50', []),
+        ('vgg16', 'avgg16', []),
+        ('aavgg16', 'avgg16', []),
+        ('vit_base_patch16_224', 'aresnet50', ['--model-args', 'patch_size=12']),
+    ],
+)
+def test_papers_baselines_train_by_its_recipes(root, model, recipe_of, args):
+    recipe = root / 'train_scripts' / 'recipes' / f'{recipe_of}_paper.yaml'
+    config = parse_config(['--config', str(recipe), '--model', model, '--no-pretrained', *args])
+    network = create_network(config.model, ['person', 'vehicle', 'bicycle', 'dog'], (60, 60)).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 60, 60)).shape == (1, 4)
 
 
 def test_default_recipe_counts_where_none_is_named(tmp_path):

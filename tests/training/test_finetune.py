@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import signal
 
 import datasets
@@ -67,6 +68,21 @@ def test_model_opens_with_timm_alone_and_says_its_classes_and_input(tiny_config,
     assert files == {'model.safetensors', 'config.json'}
     saved = json.loads((run / 'model' / 'config.json').read_text())
     assert not {'tag', 'origin_url', 'paper_ids', 'hf_hub_id'} & saved['pretrained_cfg'].keys()
+
+
+def test_pretrained_start_is_calibrated_on_the_first_batches_and_only_then(tiny_config, tmp_path):
+    torch.save(timm.create_model('resnet18').state_dict(), tmp_path / 'resnet18.pth')
+    pretrained = ['--pretrained', '--model-args', f'pretrained_cfg_overlay={{file: {tmp_path / "resnet18.pth"}}}']
+    start = math.sqrt(1 + 1e-5)  # the weight of a norm that is identity in eval mode
+    for output, args, calibrated in [
+        ('default', pretrained, True),
+        ('off', [*pretrained, '--calibrate', '0'], False),
+        ('fresh', [], False),
+    ]:
+        run = finetune(tiny_config('--lr', '0', '--epochs', '1', *args, output=output))
+        weight = load_file(run / 'model' / 'model.safetensors')['layer4.0.norm.weight']
+        assert weight[512:].tolist() == pytest.approx([1 if calibrated else start] * 64)
+        assert ((weight[:512] - start).abs().max() > 0.01) == calibrated
 
 
 def test_it_learns_what_can_be_learned(tiny_config):

@@ -41,6 +41,8 @@ class ModelConfig:
     """Name of a timm model, one of ours or any other."""
     pretrained: bool = False
     """Start from the weights that timm names for the model (for ours, the backbone's on ImageNet), from the Hub."""
+    calibrate: int = 8
+    """Batches that a pretrained start takes the statistics of its new batch norms from. 0: they start plain."""
     init_from: str | None = None
     """Start from the weights of this model: local-dir:RUN/model or hf-hub:owner/name."""
     in_chans: Literal[1, 3] = 3
@@ -132,7 +134,7 @@ class Config:
             InputError: Naming the options.
         """
         at_least = {'epochs': 1, 'batch_size': 1, 'gradient_accumulation': 1, 'checkpoint_every': 1, 'keep': 1}
-        at_least |= {'num_workers': 0, 'limit_train': 1, 'seed': 0, 'lr': 0, 'threads': 1}
+        at_least |= {'num_workers': 0, 'limit_train': 1, 'seed': 0, 'lr': 0, 'threads': 1, 'calibrate': 0}
         values = flat(self)
         for key, lowest in at_least.items():
             if values[key] is not None and values[key] < lowest:

@@ -1,5 +1,6 @@
 """The training loop: any number of processes, resumable at every step."""
 
+import itertools
 import json
 import math
 import signal
@@ -21,6 +22,7 @@ from tqdm.auto import tqdm
 from timm_convattn.data.pipeline import Augment, CropImages, EpochSampler, Normalize, ResizeToPixels
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
+from timm_convattn.layers import calibrate_norms
 from timm_convattn.training.checkpoints import Progress, find_checkpoints, load_checkpoint, save_checkpoint
 from timm_convattn.training.config import Config, TrainConfig, flat
 from timm_convattn.training.evaluation import evaluate, evaluation_loader
@@ -73,6 +75,8 @@ class Training:
         self.normalize = _create_normalize(config, data_config)
         optimizer = _create_optimizer(config.train, model)
         loader, self.sampler = _training_loader(config, crops['train'], data_config, accelerator.num_processes)
+        if config.model.pretrained and config.model.calibrate:
+            self._calibrate(model, loader)
         validation = evaluation_loader(crops['validation'], data_config, num_workers=config.data.num_workers)
         if config.run.compile:
             model.compile()
@@ -106,6 +110,15 @@ class Training:
 
     def _averaged_model(self) -> nn.Module | None:
         return None if self.averaged is None else self.averaged.module
+
+    def _calibrate(self, model: nn.Module, loader: DataLoader[Any]) -> None:
+        """Make the first step of a pretrained start find what the pretrained layers are used to, in every process."""
+        device = self.accelerator.device
+        batches = (
+            self.normalize(pixels.to(device), indices.to(device), epoch=0)
+            for pixels, _, indices in itertools.islice(loader, self.config.model.calibrate)
+        )
+        calibrate_norms(model.to(device), batches)
 
     def _train_epoch(self, stop: StopSignals, bar: Any) -> None:
         progress, accelerator, settings = self.progress, self.accelerator, self.config.train

@@ -1,0 +1,95 @@
+"""Calibrated batch norms: train mode starts where the backbone is, eval mode stays there, nothing else changes."""
+
+import pytest
+import timm
+import torch
+
+from timm_convattn import calibrate_norms
+from timm_convattn.layers.conv_attn import ConvAttn, Transition
+
+
+@pytest.fixture
+def images():
+    return torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def models(tmp_path):
+    """A resnet18 with random weights and statistics, and an aresnet18 that starts from it."""
+    torch.manual_seed(0)
+    backbone = timm.create_model('resnet18')
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.1)
+    torch.save(backbone.state_dict(), tmp_path / 'weights.pth')
+    overlay = dict(file=str(tmp_path / 'weights.pth'))
+    return backbone, timm.create_model('aresnet18_relmha', pretrained=True, pretrained_cfg_overlay=overlay)
+
+
+def norms(model):
+    return {
+        f'{name}.{"norm" if isinstance(module, ConvAttn) else "bn"}'
+        for name, module in model.named_modules()
+        if isinstance(module, ConvAttn | Transition)
+    }
+
+
+@torch.no_grad()
+def distance(ours, theirs, images):
+    expected = theirs(images)
+    return ((ours(images) - expected).norm() / expected.norm()).item()
+
+
+def test_calibrated_model_computes_what_the_backbone_computes_in_both_modes(models, images):
+    backbone, model = models
+    assert distance(model.eval(), backbone.eval(), images) < 1e-5
+    assert calibrate_norms(model, [images]) == 3
+    assert distance(model.eval(), backbone.eval(), images) < 1e-5
+    assert distance(model.train(), backbone.train(), images) < 1e-3
+
+
+def test_plain_start_is_far_from_the_backbone_in_train_mode(models, images):
+    backbone, model = models
+    assert distance(model.train(), backbone.train(), images) > 0.1
+
+
+def test_attention_channels_are_normalised(models, images):
+    _, model = models
+    calibrate_norms(model, [images])
+    with torch.no_grad():
+        attention = model.train().forward_features(images)[:, 512:]
+    torch.testing.assert_close(attention.mean((0, 2, 3)), torch.zeros(64), rtol=0, atol=1e-4)
+    torch.testing.assert_close(attention.std((0, 2, 3)), torch.ones(64), rtol=0, atol=0.1)
+
+
+def test_only_the_fresh_batch_norms_change(models, images):
+    _, model = models
+    model.train().layer1.eval()
+    modes = {name: module.training for name, module in model.named_modules()}
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    calibrate_norms(model, [images, images])
+    changed = {
+        key.rpartition('.')[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])
+    }
+    assert changed == norms(model)
+    assert {name: module.training for name, module in model.named_modules()} == modes
+
+
+def test_second_calibration_and_trained_norms_change_nothing(models, images):
+    _, model = models
+    model.train()(images)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert calibrate_norms(model, [images]) == 0
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert calibrate_norms(timm.create_model('resnet18'), [images]) == 0
+
+
+def test_no_batches_are_refused_and_nothing_changes(models):
+    _, model = models
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match='wanted at least one'):
+        calibrate_norms(model, [])
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

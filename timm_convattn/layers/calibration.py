@@ -1,0 +1,96 @@
+"""Batch norms of fresh forms set to the statistics of data, so that a pretrained start survives its first step.
+
+A fresh batch norm is identity in eval mode, but not in train mode: there it takes away the mean and the scale that the
+pretrained layers behind it are used to. With weight and bias set to the standard deviation and the mean of what it
+will see, it gives back its input in both modes. The paper does not say how its batch norms start.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn as nn
+
+from timm_convattn.layers.conv_attn import ConvAttn, Transition
+
+__all__ = ['calibrate_norms']
+
+
+@torch.no_grad()
+def calibrate_norms(model: nn.Module, batches: Iterable[torch.Tensor]) -> int:
+    """Make the fresh batch norms of forms and transitions give back in train mode, too, what they get.
+
+    The attention's channels, which no pretrained layer knows, are normalised instead, as any fresh batch norm does.
+    Only these batch norms change. Those that have seen training are left as they are, so that calling this twice, or
+    on a trained model, does nothing.
+
+    Args:
+        model: A model, or part of one, with pretrained weights around forms of this package.
+        batches: What the model will be trained on first, each as the model takes it: (B, in_chans, H, W) on the
+            model's device. A few hundred images are plenty.
+
+    Returns:
+        How many batch norms were set.
+
+    Raises:
+        ValueError: If there are batch norms to set, and no batch.
+    """
+    channels_kept = {norm: kept for norm, kept in _norms(model) if _is_fresh(norm)}
+    if not channels_kept:
+        return 0
+    moments: dict[nn.Module, list[torch.Tensor]] = {norm: [] for norm in channels_kept}
+
+    def measure(norm: nn.Module, args: tuple[torch.Tensor]) -> None:
+        var_mean = torch.var_mean(args[0].float(), dim=(0, 2, 3), correction=0)
+        moments[norm].append(torch.stack(var_mean))
+
+    hooks = [norm.register_forward_pre_hook(measure) for norm in channels_kept]
+    try:
+        with _train_mode_but_for(model, channels_kept):
+            for batch in batches:
+                model(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for norm, kept in channels_kept.items():
+        if not moments[norm]:
+            raise ValueError('There is no batch to take the statistics from, wanted at least one.')
+        var, mean = torch.stack(moments[norm]).mean(0)
+        norm.running_var, norm.running_mean = var.to(norm.weight.dtype), mean.to(norm.weight.dtype)
+        norm.weight[:kept] = (var + norm.eps).sqrt()[:kept]
+        norm.weight[kept:] = 1
+        norm.bias[:kept] = mean[:kept]
+    return len(channels_kept)
+
+
+def _norms(model: nn.Module) -> Iterator[tuple[nn.BatchNorm2d, int]]:
+    """Give the batch norms of forms and transitions, each with how many channels a pretrained layer is used to."""
+    for module in model.modules():
+        if isinstance(module, ConvAttn) and isinstance(module.norm, nn.BatchNorm2d):
+            yield module.norm, module.dim_out
+        elif isinstance(module, Transition) and isinstance(module.bn, nn.BatchNorm2d):
+            yield module.bn, module.bn.num_features
+
+
+def _is_fresh(norm: nn.BatchNorm2d) -> bool:
+    """Say whether a batch norm is as it was made."""
+    start = nn.BatchNorm2d(norm.num_features, device=norm.weight.device, dtype=norm.weight.dtype).state_dict()
+    found = norm.state_dict()
+    return all(torch.equal(found[key], start[key]) for key in ('bias', 'running_mean', 'running_var') if key in found)
+
+
+@contextmanager
+def _train_mode_but_for(model: nn.Module, norms: Iterable[nn.Module]) -> Iterator[None]:
+    """Put a model in train mode for a while, some of its modules in eval mode, and bring back modes and buffers."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = {buffer: buffer.clone() for buffer in model.buffers()}
+    model.train()
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for buffer, value in buffers.items():
+            buffer.copy_(value)
