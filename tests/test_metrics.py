@@ -8,7 +8,14 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from timm_convattn.metrics import Accuracy, ClassReport, ConfusionMatrix, compute_metrics, confusion_matrix
+from timm_convattn.metrics import (
+    Accuracy,
+    ClassReport,
+    ConfusionMatrix,
+    accuracy_by_size,
+    compute_metrics,
+    confusion_matrix,
+)
 
 NAMES = ['person', 'vehicle', 'bicycle', 'dog']
 
@@ -81,6 +88,17 @@ def test_batches_give_what_one_call_gives_and_metrics_combine():
 def test_labels_that_are_not_integers_are_refused(labels):
     with pytest.raises(ValueError, match=r'predictions are of type .*, wanted integers'):
         compute_metrics(labels, [0, 1], NAMES)
+
+
+def test_accuracy_by_size_groups_crops_from_small_to_large():
+    hits = np.array([False, True, True, True, False])
+    groups = accuracy_by_size(hits, np.array([3.0, 15.9, 16.0, 80.0, 64.0]))
+    assert [(g['from_side'], g['to_side'], g['num_samples'], g['accuracy']) for g in groups] == [
+        (0, 16, 2, 0.5),
+        (16, 32, 1, 1.0),
+        (32, 64, 0, None),
+        (64, None, 2, 0.5),
+    ]
 
 
 def test_labels_of_no_class_are_refused():

@@ -14,7 +14,16 @@ import evaluate
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ['Accuracy', 'ClassReport', 'ConfusionMatrix', 'compute_metrics', 'confusion_matrix']
+__all__ = [
+    'Accuracy',
+    'ClassReport',
+    'ConfusionMatrix',
+    'accuracy_by_size',
+    'compute_metrics',
+    'confusion_matrix',
+]
+
+SIDES = (0, 16, 32, 64)  # pixels from which a crop belongs to the next group
 
 
 def confusion_matrix(
@@ -149,3 +158,22 @@ def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str
     for kind in (Accuracy, ClassReport, ConfusionMatrix):
         metrics |= kind(class_names).compute(predictions=predictions, references=references) or {}
     return metrics
+
+
+def accuracy_by_size(hits: npt.NDArray[np.bool_], sides: npt.NDArray[np.floating]) -> list[dict[str, Any]]:
+    """Compute the accuracy over crops of about one size, from the smallest on.
+
+    Args:
+        hits: (N,) whether each crop was classified right.
+        sides: (N,) side of each crop in its frame, in pixels: the square root of its area.
+
+    Returns:
+        For each group `from_side` and `to_side` (pixels, None without a limit), `num_samples`, and `accuracy`, None
+        where there is no sample.
+    """
+    groups = []
+    for lowest, highest in zip(SIDES, [*SIDES[1:], None], strict=True):
+        chosen = hits[(sides >= lowest) & (sides < (highest or np.inf))]
+        accuracy = float(chosen.mean()) if len(chosen) else None
+        groups.append({'from_side': lowest, 'to_side': highest, 'num_samples': len(chosen), 'accuracy': accuracy})
+    return groups

@@ -39,6 +39,10 @@ def test_run_leaves_everything_that_it_promises(tiny_config, tiny_crops):
     assert results['metrics']['absent_classes'] == ['dog']
     assert results['metrics']['accuracy'] == log[-1]['accuracy']
     assert results['training']['steps'] == 6
+    assert results['training']['crops'] == {'person': 10, 'vehicle': 9, 'bicycle': 9, 'dog': 0}
+    assert [(g['from_side'], g['num_samples']) for g in results['metrics']['by_size']] == [
+        *((0, 0), (16, 0), (32, 11), (64, 0))
+    ]
     assert results['environment']['versions']['timm'] == timm.__version__
     assert yaml.safe_load((run / 'config.yaml').read_text())['model'] == 'aresnet18_relmha'
     assert Image.open(run / 'confusion_matrix.png').width > 300

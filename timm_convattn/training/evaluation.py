@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+import numpy.typing as npt
 import timm
 import torch
 import torch.nn as nn
@@ -24,7 +26,7 @@ from timm_convattn.data.pipeline import CropImages
 from timm_convattn.data.sources import class_names_of, content_hash, describe_source
 from timm_convattn.errors import InputError
 from timm_convattn.hub import model_data_config, pretrained_cfg
-from timm_convattn.metrics import compute_metrics
+from timm_convattn.metrics import accuracy_by_size, compute_metrics
 
 __all__ = ['BATCH_SIZE', 'describe_environment', 'evaluate', 'evaluation_loader', 'evaluation_record', 'use_threads']
 
@@ -46,6 +48,7 @@ def evaluate(
     loader: DataLoader[Any],
     accelerator: Accelerator,
     class_names: Sequence[str],
+    sides: npt.NDArray[np.floating] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a model over all samples of a loader, each counted once whatever the number of processes.
@@ -55,25 +58,38 @@ def evaluate(
         loader: Prepared by `accelerator`.
         accelerator: Gathers the processes' results.
         class_names: Names of the classes, in the order of the logits.
+        sides: Side of each crop in its frame, in pixels, in the order of the data set.
         progress: Whether to show a progress bar on a terminal.
 
     Returns:
-        The metrics of `compute_metrics`, and `loss`: the mean cross entropy.
+        The metrics of `compute_metrics`, `loss`: the mean cross entropy, and with `sides` what `accuracy_by_size` gives
+        as `by_size`.
     """
     was_training = model.training
     model.eval()
-    kept: tuple[list[torch.Tensor], ...] = ([], [], [])
+    kept: tuple[list[torch.Tensor], ...] = ([], [], [], [])
     quiet = None if progress and accelerator.is_main_process else True  # None: quiet where there is no terminal
     with torch.inference_mode():
-        for images, labels, _ in tqdm(loader, desc='Evaluating', unit='batch', leave=False, disable=quiet):
+        for images, labels, indices in tqdm(loader, desc='Evaluating', unit='batch', leave=False, disable=quiet):
             logits = model(images).float()
             loss = F.cross_entropy(logits, labels, reduction='none')
-            for values, value in zip(kept, (logits.argmax(1), labels, loss), strict=True):
+            for values, value in zip(kept, (logits.argmax(1), labels, loss, indices), strict=True):
                 values.append(accelerator.gather_for_metrics(value).cpu())
     model.train(was_training)
-    predictions, references, losses = (torch.cat(values) for values in kept)
-    metrics = compute_metrics(predictions.numpy(), references.numpy(), class_names)
-    return {'loss': losses.double().mean().item(), **metrics}
+    predictions, references, losses, indices = (torch.cat(values) for values in kept)
+    metrics: dict[str, Any] = {'loss': losses.double().mean().item()}
+    metrics |= compute_metrics(predictions.numpy(), references.numpy(), class_names)
+    if sides is not None:
+        metrics['by_size'] = accuracy_by_size((predictions == references).numpy(), sides[indices.numpy()])
+    return metrics
+
+
+def crop_sides(crops: datasets.Dataset) -> npt.NDArray[np.floating] | None:
+    """Give the side of each crop in its frame, the square root of its box's area in pixels, where boxes are known."""
+    if 'bbox' not in crops.features:
+        return None
+    boxes = np.asarray(crops['bbox'][:], dtype=np.float64)
+    return np.sqrt(boxes[:, 2] * boxes[:, 3])
 
 
 def evaluation_record(
@@ -113,7 +129,7 @@ def evaluation_record(
         )
     config = model_data_config(model)
     loader = accelerator.prepare(evaluation_loader(crops, config, batch_size, num_workers))
-    metrics = evaluate(model.to(accelerator.device), loader, accelerator, names, progress=True)
+    metrics = evaluate(model.to(accelerator.device), loader, accelerator, names, crop_sides(crops), progress=True)
     return {
         'model': {
             'architecture': pretrained_cfg(model)['architecture'],

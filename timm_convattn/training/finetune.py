@@ -16,7 +16,6 @@ from timm_convattn.errors import InputError
 from timm_convattn.files import write_json
 from timm_convattn.hub import save_model
 from timm_convattn.report import format_metrics, plot_confusion_matrix
-from timm_convattn.training.checkpoints import Progress
 from timm_convattn.training.config import Config, flat
 from timm_convattn.training.evaluation import evaluation_record, use_threads
 from timm_convattn.training.loop import Training
@@ -64,7 +63,7 @@ def finetune(config: Config) -> Path:
     if accelerator.is_main_process:
         _save_finished(train.weights(), folder / 'model', class_names, data_config)
     accelerator.wait_for_everyone()
-    _report(config, accelerator, crops['validation'], folder, train.progress)
+    _report(config, accelerator, crops['validation'], folder, train)
     accelerator.end_training()
     return folder
 
@@ -94,7 +93,7 @@ def _save_finished(model: nn.Module, folder: Path, class_names: list[str], data_
 
 
 def _report(
-    config: Config, accelerator: Accelerator, validation: datasets.Dataset, folder: Path, progress: Progress
+    config: Config, accelerator: Accelerator, validation: datasets.Dataset, folder: Path, train: Training
 ) -> None:
     """Evaluate the model that was saved, as `validate.py` does, and write what came out."""
     model, names = load_network(f'local-dir:{folder / "model"}')
@@ -105,9 +104,10 @@ def _report(
         return
     record['training'] = {
         'config': flat(config),
-        'epochs': progress.epoch,
-        'steps': progress.step,
-        'seconds': round(progress.seconds, 1),
+        'crops': train.class_counts(),
+        'epochs': train.progress.epoch,
+        'steps': train.progress.step,
+        'seconds': round(train.progress.seconds, 1),
     }
     plot_confusion_matrix(record, folder / 'confusion_matrix.png')
     write_json(folder / 'results.json', record)

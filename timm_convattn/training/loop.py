@@ -74,7 +74,8 @@ class Training:
         self.progress = Progress()
         self.normalize = _create_normalize(config, data_config)
         optimizer = _create_optimizer(config.train, model)
-        loader, self.sampler = _training_loader(config, crops['train'], data_config, accelerator.num_processes)
+        self.train_crops = _chosen_crops(config, crops['train'])
+        loader, self.sampler = _training_loader(config, self.train_crops, data_config, accelerator.num_processes)
         if config.model.pretrained and config.model.calibrate:
             self._calibrate(model, loader)
         validation = evaluation_loader(crops['validation'], data_config, num_workers=config.data.num_workers)
@@ -102,6 +103,11 @@ class Training:
             while self.progress.epoch < self.config.train.epochs:
                 self._train_epoch(stop, bar)
                 self._finish_epoch()
+
+    def class_counts(self) -> dict[str, int]:
+        """Count the crops of each class that are trained on."""
+        counts = np.bincount(self.train_crops['label'][:], minlength=len(self.class_names))
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def weights(self) -> nn.Module:
         """Give the model with the weights to evaluate and to save: the averaged ones where there are any."""
@@ -245,12 +251,16 @@ def _create_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Opti
     return optimizer
 
 
+def _chosen_crops(config: Config, crops: datasets.Dataset) -> datasets.Dataset:
+    limit = config.data.limit_train
+    if limit is None or limit >= len(crops):
+        return crops
+    return crops.select(np.sort(np.random.default_rng(config.run.seed).permutation(len(crops))[:limit]))
+
+
 def _training_loader(
     config: Config, crops: datasets.Dataset, data_config: dict[str, Any], num_processes: int
 ) -> tuple[DataLoader[Any], EpochSampler]:
-    if config.data.limit_train is not None and config.data.limit_train < len(crops):
-        chosen = np.random.default_rng(config.run.seed).permutation(len(crops))[: config.data.limit_train]
-        crops = crops.select(np.sort(chosen))
     channels, *size = data_config['input_size']
     images = CropImages(crops, ResizeToPixels((size[0], size[1]), data_config['interpolation']), channels)
     sampler = EpochSampler(len(images), config.run.seed)
