@@ -100,3 +100,27 @@ def flir_writer(tmp_path):
         return FlirWriter(tmp_path / 'flir', layout, **kwargs)
 
     return make
+
+
+@pytest.fixture(scope='session')
+def tiny_frames(tmp_path_factory):
+    """A FLIR folder of small frames, one object in each: 28 to train, 11 to validate, of three kinds; no dog."""
+    writer = FlirWriter(tmp_path_factory.mktemp('tiny') / 'flir', size=(64, 48))
+    kinds = ['person', 'car', 'bicycle']
+    for split, count in (('train', 28), ('val', 11)):
+        writer.split(split, [[(kinds[i % 3], [2, 2, 40, 40])] for i in range(count)])
+        for index, path in enumerate(writer.frames(split)):
+            noise = np.random.default_rng(index).integers(0, 40, (48, 64))
+            stripes = 120 * (np.arange(64) // 6 % 2)
+            pixels = noise + [20, 180, stripes][index % 3]
+            Image.fromarray(pixels.astype(np.uint8)).save(path, quality=95)
+    return writer.folder
+
+
+@pytest.fixture(scope='session')
+def tiny_crops(tiny_frames):
+    """The crops of these frames."""
+    from timm_convattn.data.crops import build_crops
+
+    build_crops(tiny_frames, tiny_frames.parent / 'crops')
+    return tiny_frames.parent / 'crops'

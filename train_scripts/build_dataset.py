@@ -1,27 +1,32 @@
 """Cut the annotated objects out of a FLIR ADAS folder and write them as a data set of crops.
 
 python train_scripts/build_dataset.py --flir-root FLIR_ADAS_1_3 --out crops/four_class
+python train_scripts/build_dataset.py --flir-root FLIR_ADAS_1_3 --out crops/four_class --push-to-hub you/flir-crops
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from timm_convattn.data.crops import build_crops, load_crops
+from timm_convattn.data.crops import build_crops, built_crops, load_crops
+from timm_convattn.data.sources import copy_scene_crops
 from timm_convattn.errors import exit_on_input_error
+from timm_convattn.hub.publishing import check_may_publish, publish_crops
 from timm_convattn.report import format_counts, plot_crops
+
+DATASET_CARD = Path(__file__).parent.parent / 'hub_cards' / 'dataset_card.md.jinja'
 
 
 @dataclass(frozen=True)
 class Args:
     """What to build from which folder."""
 
-    flir_root: Path
-    """Folder of FLIR ADAS v1.3 or v2 (the one that holds the train folder)."""
     out: Path
     """Folder to write; it must not exist or be empty."""
+    flir_root: Path | None = None
+    """Folder of FLIR ADAS v1.3 or v2 (the one that holds the train folder). None: the embedded thermal scenes."""
     classes: Literal['four_class', 'two_class'] = 'four_class'
     """person, vehicle, bicycle, dog; or person, vehicle."""
     min_size: Annotated[int, tyro.conf.arg(metavar='PX')] = 1
@@ -36,25 +41,36 @@ class Args:
     """For 16-bit frames: the percentiles of a frame that become black and white."""
     sheet: Path | None = None
     """PNG to write with some crops of each class of the train split (as the paper's Fig. 5)."""
+    push_to_hub: str | None = None
+    """Publish the crops, of four and of two classes, as this data set on the Hub, owner/name; private."""
+    public: bool = False
+    """Let everyone see the data set on the Hub."""
+    i_have_the_right: Annotated[bool, tyro.conf.arg(name='i-have-the-right-to-redistribute')] = False
+    """What --public asks for, because FLIR's terms forbid to pass its frames on, and crops are parts of them."""
+
+    def options(self) -> dict[str, Any]:
+        """Give what the crops depend on."""
+        return {key: getattr(self, key) for key in ('classes', 'min_size', 'missing', 'bits', 'percentiles')}
 
 
 def main(args: Args) -> None:
-    """Build, and show what came of it."""
-    crops = build_crops(
-        args.flir_root,
-        args.out,
-        args.classes,
-        args.min_size,
-        args.num_proc,
-        args.missing,
-        args.bits,
-        args.percentiles,
-    )
-    print(f'{args.flir_root}, laid out as {crops.layout} -> {args.out}')
+    """Build, show what came of it, and publish it."""
+    if args.push_to_hub is not None:
+        check_may_publish(args.push_to_hub, args.public, drawn=args.flir_root is None, allowed=args.i_have_the_right)
+    crops = built_crops(args.out, args.options()) if args.push_to_hub is not None else None
+    if crops is not None:
+        print(f'{args.out} is there already, built with the same options')
+    elif args.flir_root is None:
+        crops = copy_scene_crops(args.out)
+    else:
+        crops = build_crops(args.flir_root, args.out, num_proc=args.num_proc, **args.options())
+    print(f'crops of {crops.origin}: {args.out}')
     print(format_counts(crops))
     if args.sheet is not None:
         plot_crops(load_crops(args.out)['train'], args.sheet)
         print(f'some of them: {args.sheet}')
+    if args.push_to_hub is not None:
+        print(f'published: {publish_crops(args.out, args.push_to_hub, DATASET_CARD, args.public)}')
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 accelerate launch train_scripts/finetune.py
 accelerate launch train_scripts/finetune.py --config train_scripts/recipes/aresnet50_paper.yaml --data crops/four_class
 accelerate launch train_scripts/finetune.py --resume runs/NAME
+accelerate launch train_scripts/finetune.py --data crops/four_class --push-to-hub you/aresnet18_relmha.flir4
 """
 
 import sys
@@ -10,12 +11,14 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from timm_convattn.errors import exit_on_input_error
+from timm_convattn.errors import InputError, exit_on_input_error
+from timm_convattn.hub.publishing import publish, run_publication
 from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.run_folder import resume_config
 from timm_convattn.training.stop import Interrupted
 
+MODEL_CARD = Path(__file__).parent.parent / 'hub_cards' / 'model_card.md.jinja'
 QUICKSTART = Path(__file__).parent / 'recipes' / 'quickstart.yaml'
 
 
@@ -24,7 +27,18 @@ def main(args: list[str]) -> None:
     config = parse_config(args, recipe=QUICKSTART, description=__doc__)
     if config.run.resume is not None:
         config = resume_config(config, args)
-    finetune(config)
+    folder = finetune(config)
+    if config.run.push_to_hub is not None and PartialState().is_main_process:
+        publish_run(folder, config.run.push_to_hub)
+
+
+def publish_run(folder: Path, repo_id: str) -> None:
+    """Publish a finished run, private, as publish.py does."""
+    try:
+        print(f'published: {publish(run_publication(folder, repo_id, MODEL_CARD))}')
+    except InputError as error:
+        again = f'python train_scripts/publish.py --run {folder} --repo-id {repo_id}'
+        raise InputError(f'{error} The run is whole; publish it with: {again}') from None
 
 
 if __name__ == '__main__':

@@ -25,6 +25,8 @@ class Args:
     """local-dir:RUN/model, hf-hub:owner/name, or the name of a timm model with weights."""
     data: str | None = None
     """Folder of crops (from build_dataset.py) or id of a data set on the Hub. None: the embedded thermal scenes."""
+    data_config: str | None = None
+    """Configuration of the data set on the Hub, such as two_class. None: its default one."""
     split: str = 'validation'
     """The split to evaluate on."""
     out: Path | None = None
@@ -44,7 +46,7 @@ def main(args: Args) -> None:
     accelerator = Accelerator(mixed_precision='no')
     use_threads(accelerator, args.threads)
     model, class_names = load_network(args.model)
-    crops = open_crops(args.data, (args.split,))[args.split]
+    crops = open_crops(args.data, (args.split,), args.data_config)[args.split]
     record = evaluation_record(
         model, class_names, crops, args.data, args.split, accelerator, args.batch_size, args.num_workers
     )

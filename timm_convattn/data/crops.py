@@ -5,11 +5,12 @@ one row group, however many there are. The shards do not depend on the number of
 """
 
 import io
+import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,16 @@ from timm_convattn.data.flir import FlirFolder, Frame, read_flir, read_pixels
 from timm_convattn.errors import InputError
 from timm_convattn.files import fresh_folder, write_json
 
-__all__ = ['CLASSES', 'CLASS_OF_CATEGORY', 'CropSet', 'build_crops', 'crop_features', 'load_crops']
+__all__ = [
+    'CLASSES',
+    'CLASS_OF_CATEGORY',
+    'CropSet',
+    'build_crops',
+    'built_crops',
+    'crop_features',
+    'load_crops',
+    'narrow_crops',
+]
 
 Classes = Literal['four_class', 'two_class']
 CLASSES: dict[Classes, tuple[str, ...]] = {
@@ -43,6 +53,7 @@ ROWS_PER_SHARD = 20_000
 class CropSet:
     """What a build made: the counts that a person wants to see, and how it was made."""
 
+    origin: str  # whose frames they are
     layout: str
     is_starter_set: bool  # the paper's data, whose counts its Table 1 gives
     class_names: tuple[str, ...]
@@ -78,6 +89,7 @@ def build_crops(
     bits: Literal[8, 16] = 8,
     percentiles: tuple[float, float] = (1.0, 99.0),
     progress: bool = True,
+    origin: str | None = None,
 ) -> CropSet:
     """Cut every annotated object of a FLIR ADAS folder out of its frame and write the crops as Parquet shards.
 
@@ -91,6 +103,7 @@ def build_crops(
         bits: Use the 8-bit frames, or the 16-bit frames.
         percentiles: For 16-bit frames, what becomes black and white (see `scale_percentiles`).
         progress: Whether to show a progress bar on a terminal.
+        origin: Whose frames they are. None: the FLIR starter set where its counts say so, else frames in its layout.
 
     Returns:
         Counts and options, which are also written to `out/crops.json`.
@@ -104,15 +117,14 @@ def build_crops(
     class_names = CLASSES[classes]
     with fresh_folder(out) as folder:
         made = CropSet(
+            origin=origin or _origin(flir),
             layout=flir.layout.name,
             is_starter_set=flir.is_starter_set,
             class_names=class_names,
             counts={},
             dropped={},
-            options={'classes': classes, 'min_size': min_size, 'bits': bits, 'missing': missing},
+            options=_options(classes, min_size, missing, bits, percentiles),
         )
-        if bits == 16:
-            made.options['percentiles'] = list(percentiles)
         cut = partial(
             _cut_frames,
             class_names=class_names,
@@ -141,9 +153,76 @@ def build_crops(
     return made
 
 
-def load_crops(source: Path | str) -> datasets.DatasetDict:
+def built_crops(folder: Path, options: dict[str, Any] | None = None) -> CropSet | None:
+    """Read what a build made, None where there is none.
+
+    Args:
+        folder: What `build_crops` wrote.
+        options: Those of `build_crops` that decide what the crops are; None takes any.
+
+    Raises:
+        InputError: If it was built with other options.
+    """
+    if not (folder / 'crops.json').is_file():
+        return None
+    made = CropSet(**json.loads((folder / 'crops.json').read_text()))
+    if options is not None and made.options != _options(**options):
+        raise InputError(
+            f'{folder} was built with other options: {made.options}. Give another folder, or the same options.'
+        )
+    return made
+
+
+def narrow_crops(folder: Path, out: Path, classes: Classes) -> CropSet:
+    """Write those crops of a folder that are of fewer classes as a data set of its own, a row group at a time.
+
+    Args:
+        folder: What `build_crops` wrote.
+        out: Folder to write, which must not exist or be empty.
+        classes: The classes to keep.
+
+    Returns:
+        Counts and options, which are also written to `out/crops.json`.
+
+    Raises:
+        InputError: If `folder` was not built, or lacks one of the classes.
+    """
+    whole, names = built_crops(folder), CLASSES[classes]
+    if whole is None or not set(names) <= set(whole.class_names):
+        raise InputError(f'{folder} has no crops of {", ".join(names)} to choose from.')
+    kept = {whole.class_names.index(name): label for label, name in enumerate(names)}
+    made = replace(whole, class_names=names, counts={}, dropped={}, options={**whole.options, 'classes': classes})
+    with fresh_folder(out) as beside:
+        for split, counts in whole.counts.items():
+            writer = _ShardWriter(beside / 'data', split, crop_features(names))
+            for shard in sorted((folder / 'data').glob(f'{split}-*.parquet')):
+                for batch in pq.ParquetFile(shard).iter_batches(ROWS_PER_GROUP):
+                    rows = batch.to_pylist()
+                    writer.write([{**row, 'label': kept[row['label']]} for row in rows if row['label'] in kept])
+            writer.close()
+            made.counts[split] = {name: counts[name] for name in names}
+            unused = {f'class that is not used: {name}': n for name, n in counts.items() if name not in names and n}
+            made.dropped[split] = dict(sorted({**whole.dropped[split], **unused}.items()))
+        write_json(beside / 'crops.json', vars(made))
+    return made
+
+
+def load_crops(source: Path | str, configuration: str | None = None) -> datasets.DatasetDict:
     """Open a folder of crops, or a data set on the Hub, as `datasets.load_dataset` does."""
-    return datasets.load_dataset(str(source))
+    return datasets.load_dataset(str(source), configuration)
+
+
+def _options(
+    classes: Classes, min_size: int, missing: str, bits: int, percentiles: tuple[float, float]
+) -> dict[str, Any]:
+    options: dict[str, Any] = {'classes': classes, 'min_size': min_size, 'bits': bits, 'missing': missing}
+    return options | ({'percentiles': list(percentiles)} if bits == 16 else {})
+
+
+def _origin(flir: FlirFolder) -> str:
+    if flir.is_starter_set:
+        return f'the FLIR starter thermal set ({flir.layout.name})'
+    return f'frames laid out as {flir.layout.name}'
 
 
 def _cut_frames(

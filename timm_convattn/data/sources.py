@@ -1,28 +1,45 @@
 """Where crops come from: a folder of Parquet shards, a data set on the Hub, or the embedded thermal scenes."""
 
 import hashlib
+import json
 import os
+import re
+import shutil
 import tempfile
 from pathlib import Path
 
 import datasets
-import huggingface_hub.errors
 
 from timm_convattn.data import thermal_scenes
-from timm_convattn.data.crops import build_crops, load_crops
+from timm_convattn.data.crops import CropSet, build_crops, built_crops, load_crops
 from timm_convattn.data.flir import LAYOUTS
 from timm_convattn.errors import InputError
+from timm_convattn.files import fresh_folder
+from timm_convattn.hub.failures import explain_hub_failures
 
-__all__ = ['cache_folder', 'class_names_of', 'content_hash', 'describe_source', 'open_crops', 'scene_crops']
+__all__ = [
+    'EMBEDDED_SCENES',
+    'cache_folder',
+    'class_names_of',
+    'content_hash',
+    'copy_scene_crops',
+    'describe_origin',
+    'describe_source',
+    'open_crops',
+    'scene_crops',
+]
+
+EMBEDDED_SCENES = 'embedded thermal scenes'
 
 
-def open_crops(source: str | None, splits: tuple[str, ...]) -> datasets.DatasetDict:
+def open_crops(source: str | None, splits: tuple[str, ...], configuration: str | None = None) -> datasets.DatasetDict:
     """Open a data set of crops and check that it is one.
 
     Args:
         source: A folder that `build_dataset.py` wrote, the id of a data set on the Hub, or None for the embedded
             thermal scenes, which are drawn at the first use.
         splits: The splits that are needed.
+        configuration: Which configuration of a data set on the Hub, its default one if None.
 
     Returns:
         The splits, with columns `image` (`Image`) and `label` (`ClassLabel`) at least.
@@ -33,13 +50,7 @@ def open_crops(source: str | None, splits: tuple[str, ...]) -> datasets.DatasetD
     name = str(scene_crops()) if source is None else source
     if source is not None and Path(source).is_dir():
         _refuse_flir_folder(Path(source))
-    try:
-        crops = load_crops(name)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError, huggingface_hub.errors.HfHubHTTPError) as error:
-        raise InputError(
-            f'{name} could not be opened as a data set of crops ({type(error).__name__}: {error}). '
-            'Give a folder that build_dataset.py wrote, or the id of a data set on the Hub.'
-        ) from error
+    crops = _load(name, configuration)
     missing = [split for split in splits if split not in crops or len(crops[split]) == 0]
     if missing:
         seen = ', '.join(f'{split} ({len(crops[split]):,})' for split in crops)
@@ -49,9 +60,31 @@ def open_crops(source: str | None, splits: tuple[str, ...]) -> datasets.DatasetD
     return crops
 
 
+def _load(name: str, configuration: str | None) -> datasets.DatasetDict:
+    if not Path(name).exists() and re.fullmatch(r'[\w.-]+/[\w.-]+', name):
+        with explain_hub_failures(name, 'open the data set'):
+            return load_crops(name, configuration)
+    try:
+        return load_crops(name, configuration)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(
+            f'{name} could not be opened as a data set of crops ({type(error).__name__}: {error}). '
+            'Give a folder that build_dataset.py wrote, or the id of a data set on the Hub.'
+        ) from error
+
+
 def describe_source(source: str | None) -> str:
     """Name where crops come from, for people and records."""
-    return 'embedded thermal scenes' if source is None else source
+    return EMBEDDED_SCENES if source is None else source
+
+
+def describe_origin(source: str | None) -> str:
+    """Name whose frames the crops are cut from, which for a folder its `crops.json` says."""
+    made = Path(source or '') / 'crops.json'
+    if source is None or not made.is_file():
+        return describe_source(source)
+    origin: str = json.loads(made.read_text()).get('origin', source)
+    return origin
 
 
 def class_names_of(crops: datasets.Dataset) -> list[str]:
@@ -78,16 +111,25 @@ def cache_folder() -> Path:
 
 def scene_crops(seed: int = 0) -> Path:
     """Give the folder of the embedded scenes' crops; draw the scenes and cut the crops where the cache lacks them."""
-    folder = cache_folder() / f'thermal_scenes-v{thermal_scenes.VERSION}-seed{seed}'
+    folder = cache_folder() / f'scene_crops-v{thermal_scenes.VERSION}-seed{seed}'
     if not folder.exists():
         with tempfile.TemporaryDirectory(prefix='thermal_scenes.') as frames:
             thermal_scenes.write_scenes(Path(frames) / 'flir', seed=seed)
             try:
-                build_crops(Path(frames) / 'flir', folder, progress=False)
+                build_crops(Path(frames) / 'flir', folder, progress=False, origin=EMBEDDED_SCENES)
             except (InputError, OSError):
                 if not folder.exists():  # else another process was faster, with the same crops
                     raise
     return folder
+
+
+def copy_scene_crops(out: Path) -> CropSet:
+    """Write the crops of the embedded scenes to a folder, which must not exist or be empty."""
+    with fresh_folder(out) as beside:
+        shutil.copytree(scene_crops(), beside, dirs_exist_ok=True)
+    made = built_crops(out)
+    assert made is not None  # it has just been copied
+    return made
 
 
 def _refuse_flir_folder(folder: Path) -> None:

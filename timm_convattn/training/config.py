@@ -25,6 +25,8 @@ class DataConfig:
 
     data: str | None = None
     """Folder of crops (from build_dataset.py) or id of a data set on the Hub. None: the embedded thermal scenes."""
+    data_config: str | None = None
+    """Configuration of the data set on the Hub, such as two_class. None: its default one."""
     img_size: int | tuple[int, int] = 60
     """Side, or height and width, that crops are resized to, in pixels."""
     limit_train: int | None = None
@@ -107,6 +109,8 @@ class RunConfig:
     """Precision of training. None: what accelerate was launched with. Results are always evaluated in float32."""
     compile: bool = False
     """Compile the model with torch.compile."""
+    push_to_hub: str | None = None
+    """Publish the finished run to this repository on the Hub, owner/name, private (publish.py can make it public)."""
     tracker: Literal['tensorboard', 'trackio', 'none'] = 'none'
     """Experiment tracker that gets the log as well (extra: track)."""
     checkpoint_every: int = 1

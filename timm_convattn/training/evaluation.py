@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from timm_convattn.data.pipeline import CropImages
-from timm_convattn.data.sources import class_names_of, content_hash, describe_source
+from timm_convattn.data.sources import class_names_of, content_hash, describe_origin, describe_source
 from timm_convattn.errors import InputError
 from timm_convattn.hub import model_data_config, pretrained_cfg
 from timm_convattn.metrics import accuracy_by_size, compute_metrics
@@ -120,12 +120,11 @@ def evaluation_record(
     Raises:
         InputError: If the model's classes are not the crops'.
     """
-    source = describe_source(source)
     names = class_names_of(crops)
     if list(model_classes) != names:
         raise InputError(
-            f'The model knows {len(model_classes)} classes ({", ".join(model_classes)}), {source} has {len(names)} '
-            f'({", ".join(names)}). Give crops of the same classes, or fine-tune the model on these.'
+            f'The model knows {len(model_classes)} classes ({", ".join(model_classes)}), {describe_source(source)} '
+            f'has {len(names)} ({", ".join(names)}). Give crops of the same classes, or fine-tune the model on these.'
         )
     config = model_data_config(model)
     loader = accelerator.prepare(evaluation_loader(crops, config, batch_size, num_workers))
@@ -136,7 +135,14 @@ def evaluation_record(
             'parameters': sum(parameter.numel() for parameter in model.parameters()),
             'input': {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()},
         },
-        'data': {'source': source, 'split': split, 'sha256': content_hash(crops), 'class_names': names},
+        'data': {
+            'source': describe_source(source),
+            'origin': describe_origin(source),
+            'repo_id': None if source is None or Path(source).exists() else source,
+            'split': split,
+            'sha256': content_hash(crops),
+            'class_names': names,
+        },
         'metrics': metrics,
         'environment': describe_environment(accelerator),
     }

@@ -15,6 +15,7 @@ from timm_convattn.data.sources import class_names_of, open_crops
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_json
 from timm_convattn.hub import save_model
+from timm_convattn.hub.publishing import check_right_to_write
 from timm_convattn.report import format_metrics, plot_confusion_matrix
 from timm_convattn.training.config import Config, flat
 from timm_convattn.training.evaluation import evaluation_record, use_threads
@@ -45,9 +46,11 @@ def finetune(config: Config) -> Path:
     folder = choose_folder(config)
     accelerator = _create_accelerator(config, folder)
     use_threads(accelerator, config.run.threads)
+    if config.run.push_to_hub and accelerator.is_main_process:
+        check_right_to_write(config.run.push_to_hub)  # now, not after hours of training
     set_seed(config.run.seed)
     with accelerator.main_process_first():
-        crops = open_crops(config.data.data, ('train', 'validation'))
+        crops = open_crops(config.data.data, ('train', 'validation'), config.data.data_config)
     class_names = class_names_of(crops['validation'])
     if class_names_of(crops['train']) != class_names:
         raise InputError('The splits train and validation have different classes.')

@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Sequence
 from typing import Any, cast
 
-import huggingface_hub.errors
 import timm
 import torch.nn as nn
 import yaml
@@ -12,15 +11,10 @@ import yaml
 import timm_convattn  # noqa: F401  registers the models
 from timm_convattn.errors import InputError
 from timm_convattn.hub import pretrained_cfg
+from timm_convattn.hub.loading import fetch_weights
 from timm_convattn.training.config import ModelConfig
 
 __all__ = ['create_network', 'load_network', 'network_input']
-
-NO_NETWORK = (
-    huggingface_hub.errors.LocalEntryNotFoundError,
-    huggingface_hub.errors.OfflineModeIsEnabled,
-    ConnectionError,
-)
 
 
 def create_network(config: ModelConfig, class_names: list[str], img_size: tuple[int, int]) -> nn.Module:
@@ -111,6 +105,8 @@ def _model_args(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _create(name: str, pretrained: bool, img_size: tuple[int, int] | None = None, **kwargs: Any) -> nn.Module:
     """Call timm; what the user can mend becomes an `InputError`."""
+    if pretrained and 'pretrained_cfg_overlay' not in kwargs:
+        fetch_weights(kwargs.get('backbone', name) if name == 'convattn' else name)
     try:
         try:
             model: nn.Module = timm.create_model(name, pretrained=pretrained, img_size=img_size, **kwargs)
@@ -118,12 +114,6 @@ def _create(name: str, pretrained: bool, img_size: tuple[int, int] | None = None
             if "'img_size'" not in str(error):
                 raise
             model = timm.create_model(name, pretrained=pretrained, **kwargs)  # takes any size without being told
-    except NO_NETWORK as error:
-        raise InputError(
-            f'The weights of {name} could not be fetched from the Hub and are not in its cache. Start from random '
-            'weights with --no-pretrained, or fill the cache where there is a network (create the model once with '
-            'pretrained=True) and copy it here (HF_HOME).'
-        ) from error
     except (RuntimeError, TypeError, ValueError, OSError, KeyError) as error:
         raise InputError(f'{name} could not be created: {error}') from error
     return model

@@ -17,7 +17,7 @@ __all__ = ['choose_folder', 'claim_folder', 'resume_config']
 # what may differ between a run and its resumption: nothing that the weights depend on, but for how long to train
 MAY_CHANGE = {
     *('epochs', 'output', 'resume', 'config', 'num_workers', 'compile'),
-    *('tracker', 'checkpoint_every', 'keep', 'threads'),
+    *('tracker', 'checkpoint_every', 'keep', 'threads', 'push_to_hub'),
 }
 
 

@@ -1,0 +1,89 @@
+"""Cards say what their results say."""
+
+import copy
+import json
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from timm_convattn.errors import InputError
+from timm_convattn.hub.cards import model_card, weights_origin
+
+
+@pytest.fixture
+def record(finished_run):
+    return json.loads((finished_run / 'results.json').read_text())
+
+
+@pytest.fixture
+def template(root):
+    return root / 'hub_cards' / 'model_card.md.jinja'
+
+
+def test_model_index_holds_every_metric_of_the_results(record, template):
+    card = ModelCard(model_card(record, template, 'you/x', 'apache-2.0'))
+    found = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    metrics = record['metrics']
+    expected = {'Accuracy': metrics['accuracy'], 'Macro F1': metrics['macro_f1'], 'Weighted F1': metrics['weighted_f1']}
+    expected['Cross entropy'] = metrics['loss']
+    for name in ('person', 'vehicle', 'bicycle'):  # there is no dog to measure
+        scores = metrics['per_class'][name]
+        expected |= {f'{kind.capitalize()} ({name})': scores[kind] for kind in ('precision', 'recall', 'f1')}
+    assert found == {name: pytest.approx(value, abs=1e-6) for name, value in expected.items()}
+    assert card.data.library_name == 'timm'
+    assert card.data.pipeline_tag == 'image-classification'
+    assert card.data.license == 'apache-2.0'
+
+
+def test_card_says_what_was_not_measured_and_what_is_bad(record, template):
+    text = model_card(record, template, 'you/x')
+    assert 'How well it knows dog is not known' in text
+    assert 'It has seen dog least: 0 of 28 crops' in text
+    assert f'accelerate launch train_scripts/{record["environment"]["command"]}' in text
+
+
+def test_card_follows_its_results(record, template):
+    changed = copy.deepcopy(record)
+    changed['metrics']['accuracy'] = 0.123456
+    assert '0.1235' in model_card(changed, template)
+    assert '0.1235' not in model_card(record, template)
+
+
+def test_recipe_in_a_card_is_one(record, template, tmp_path):
+    from timm_convattn.training.config import parse_config
+
+    text = model_card(record, template)
+    (tmp_path / 'recipe.yaml').write_text(text.split('```yaml\n')[1].split('```')[0])
+    config = parse_config(['--config', str(tmp_path / 'recipe.yaml')])
+    assert config.model.model == 'aresnet18_relmha'
+    assert config.train.batch_size == 8
+    assert 'output' not in yaml.safe_load((tmp_path / 'recipe.yaml').read_text())
+
+
+def test_results_without_training_make_no_card(record, template):
+    del record['training']
+    with pytest.raises(InputError, match='The results lack training'):
+        model_card(record, template)
+
+
+@pytest.mark.parametrize(
+    ('options', 'base_model', 'license'),
+    [
+        ({}, None, None),
+        ({'pretrained': True}, 'timm/resnet50.a1_in1k', 'apache-2.0'),
+        ({'pretrained': True, 'model': 'vgg16'}, 'timm/vgg16.tv_in1k', 'bsd-3-clause'),
+        (
+            {'pretrained': True, 'model': 'convattn', 'model_args': ['backbone=convnext_tiny.fb_in1k', 'stage=-1']},
+            'timm/convnext_tiny.fb_in1k',
+            'apache-2.0',
+        ),
+        ({'init_from': 'hf-hub:you/model@main'}, 'you/model', None),
+        ({'init_from': 'local-dir:runs/x/model'}, None, None),
+        ({'pretrained': True, 'model_args': ['pretrained_cfg_overlay={file: x}']}, None, None),
+    ],
+)
+def test_card_names_the_weights_that_a_run_started_from(options, base_model, license):
+    defaults = {'model': 'aresnet50_relmha', 'pretrained': False, 'init_from': None, 'model_args': []}
+    origin = weights_origin({**defaults, **options})
+    assert (origin.base_model, origin.license) == (base_model, license)

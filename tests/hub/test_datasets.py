@@ -1,0 +1,128 @@
+"""Crops on the Hub: both configurations load, plain and streamed, train a model, and stay private."""
+
+import datasets
+import pytest
+import yaml
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from timm_convattn.data.crops import build_crops, narrow_crops
+from timm_convattn.data.sources import content_hash, open_crops
+from timm_convattn.errors import InputError
+
+
+@pytest.fixture(scope='module')
+def pushed(hub_server, script, tiny_frames, tmp_path_factory):
+    """Crops built and pushed by the script: the repository, and the folder."""
+    repo_id, out = hub_server.repo_id(), tmp_path_factory.mktemp('pushed') / 'crops'
+    run = script('build_dataset.py', '--flir-root', tiny_frames, '--out', out, '--push-to-hub', repo_id)
+    assert run.returncode == 0, run.stderr
+    assert 'published:' in run.stdout
+    return repo_id, out
+
+
+@pytest.fixture(autouse=True)
+def _talks_to_the_local_hub(hub):
+    """This process, too."""
+
+
+def test_both_configurations_load_and_four_classes_are_the_default(pushed):
+    repo_id, out = pushed
+    four = datasets.load_dataset(repo_id, 'four_class')
+    assert {split: len(crops) for split, crops in four.items()} == {'train': 28, 'validation': 11}
+    assert four['train'].features['label'].names == ['person', 'vehicle', 'bicycle', 'dog']
+    assert content_hash(four['train']) == content_hash(open_crops(str(out), ('train',))['train'])
+    assert content_hash(datasets.load_dataset(repo_id)['train']) == content_hash(four['train'])
+    two = datasets.load_dataset(repo_id, 'two_class')
+    assert two['train'].features['label'].names == ['person', 'vehicle']
+    assert {split: len(crops) for split, crops in two.items()} == {'train': 19, 'validation': 8}
+
+
+def test_crops_stream(pushed):
+    repo_id, _ = pushed
+    streamed = list(datasets.load_dataset(repo_id, 'two_class', split='validation', streaming=True))
+    whole = datasets.load_dataset(repo_id, 'two_class', split='validation')
+    assert [crop['label'] for crop in streamed] == whole['label'][:]
+    assert [crop['source'] for crop in streamed] == whole['source'][:]
+    assert streamed[0]['image'].tobytes() == whole[0]['image'].tobytes()
+
+
+def test_data_set_is_private_and_its_card_says_counts_terms_and_how_it_was_made(pushed, hub):
+    repo_id, _ = pushed
+    with pytest.raises(RepositoryNotFoundError):
+        hub.api('hf_other').dataset_info(repo_id)
+    path = hub.api().hf_hub_download(repo_id, 'README.md', repo_type='dataset')
+    with open(path) as file:  # noqa: PTH123
+        _, header, body = file.read().split('---\n', 2)
+    assert [config['config_name'] for config in yaml.safe_load(header)['configs']] == ['four_class', 'two_class']
+    assert '| train | 10 | 9 | 9 | 0 | 28 |' in body
+    assert '| validation | 4 | 4 | 8 |' in body
+    assert 'forbids to pass it on' in body
+    assert '--flir-root FLIR_FOLDER --out CROPS --classes four_class --min-size 1' in body
+    commits = hub.api().list_repo_commits(repo_id, repo_type='dataset')
+    assert len(commits) == 2  # its creation, and this
+
+
+def test_crops_from_the_hub_train_a_model_and_are_named_in_its_card(pushed, hub, script, tmp_path):
+    repo_id, _ = pushed
+    model = hub.repo_id()
+    args = ['--data', repo_id, '--data-config', 'two_class', '--img-size', 32, '--batch-size', 8, '--epochs', 1]
+    run = script('finetune.py', *args, '--threads', 1, '--output', tmp_path / 'run', '--push-to-hub', model)
+    assert run.returncode == 0, run.stderr
+    path = hub.api().hf_hub_download(model, 'README.md')
+    with open(path) as file:  # noqa: PTH123
+        header = yaml.safe_load(file.read().split('---')[1])
+    assert header['datasets'] == [repo_id]
+    again = script('validate.py', '--model', f'hf-hub:{model}', '--data', repo_id, '--data-config', 'two_class')
+    assert again.returncode == 0, again.stderr
+
+
+def test_push_that_broke_is_completed_by_the_same_command(hub, script, tiny_frames, tmp_path):
+    repo_id, out = hub.repo_id(), tmp_path / 'crops'
+    command = ['build_dataset.py', '--flir-root', tiny_frames, '--out', out, '--push-to-hub', repo_id]
+    hub.fail(f'POST /api/datasets/{repo_id}/commit')
+    broken = script(*command)
+    assert broken.returncode == 1
+    assert 'run the same command again' in broken.stderr
+    assert hub.api().list_repo_files(repo_id, repo_type='dataset') == ['.gitattributes']
+    again = script(*command)
+    assert again.returncode == 0, again.stderr
+    assert 'is there already, built with the same options' in again.stdout
+    assert len(datasets.load_dataset(repo_id, 'two_class')['train']) == 19
+
+
+def test_folder_that_was_built_with_other_options_is_not_pushed(script, tiny_crops):
+    command = ['--flir-root', tiny_crops, '--out', tiny_crops, '--push-to-hub', 'you/x', '--min-size', 9]
+    run = script('build_dataset.py', *command)
+    assert run.returncode == 1
+    assert 'was built with other options' in run.stderr
+
+
+def test_public_crops_of_frames_that_are_not_drawn_are_refused_before_work(script, tiny_frames, tmp_path):
+    out = tmp_path / 'crops'
+    run = script('build_dataset.py', '--flir-root', tiny_frames, '--out', out, '--push-to-hub', 'you/x', '--public')
+    assert run.returncode == 1
+    assert 'say --i-have-the-right-to-redistribute' in run.stderr
+    assert not out.exists()
+
+
+def test_public_crops_are_pushed_by_who_says_to_have_the_right(hub, script, tiny_frames, tmp_path):
+    repo_id = hub.repo_id()
+    command = ['--flir-root', tiny_frames, '--out', tmp_path / 'crops', '--push-to-hub', repo_id, '--public']
+    run = script('build_dataset.py', *command, '--i-have-the-right-to-redistribute')
+    assert run.returncode == 0, run.stderr
+    assert hub.api('hf_other').dataset_info(repo_id).private is False
+
+
+def test_narrowed_crops_are_those_of_a_build_with_fewer_classes(tiny_frames, tiny_crops, tmp_path):
+    built = build_crops(tiny_frames, tmp_path / 'built', 'two_class')
+    narrowed = narrow_crops(tiny_crops, tmp_path / 'narrowed', 'two_class')
+    assert narrowed.counts == built.counts
+    assert narrowed.class_names == built.class_names
+    assert narrowed.dropped['train'] == {'class that is not used: bicycle': 9}
+    for split in ('train', 'validation'):
+        ours = open_crops(str(tmp_path / 'narrowed'), (split,))[split]
+        theirs = open_crops(str(tmp_path / 'built'), (split,))[split]
+        assert content_hash(ours) == content_hash(theirs)
+        assert ours['bbox'][:] == theirs['bbox'][:]
+    with pytest.raises(InputError, match=r'has no crops of person, vehicle, bicycle, dog to choose from'):
+        narrow_crops(tmp_path / 'narrowed', tmp_path / 'wide', 'four_class')

@@ -1,0 +1,188 @@
+"""Models from the Hub: what was published loads as it was, backbones' weights are converted, pickles are refused."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from huggingface_hub import constants
+from timm.models import _registry
+
+from timm_convattn.errors import InputError
+from timm_convattn.hub import save_model
+from timm_convattn.hub.loading import fetch_weights
+from timm_convattn.training.networks import load_network
+
+CLASSES = ['person', 'vehicle', 'bicycle', 'dog']
+INPUT = dict(input_size=(3, 60, 60), interpolation='bilinear', mean=(0.5,) * 3, std=(0.25,) * 3, crop_pct=1.0)
+FAMILIES = {
+    'aresnet18_relmha': {},
+    'aaresnet50': {},
+    'avgg11_bn_relmha': {},
+    'aavgg16': {},
+    'convattn': dict(backbone='mobilenetv4_conv_small', stage=-2),
+}
+IMAGES = torch.randn(2, 3, 60, 60, generator=torch.Generator().manual_seed(0))
+
+
+def upload(hub, folder, repo_id, token='hf_you'):
+    """Put a folder in a repository; give the commit."""
+    api = hub.api(token)
+    api.create_repo(repo_id, private=token == 'hf_you', exist_ok=True)
+    return api.upload_folder(folder_path=folder, repo_id=repo_id).oid
+
+
+@pytest.fixture(params=FAMILIES)
+def published(request, hub, tmp_path):
+    """A model of each family on the Hub, where it is, and its commit."""
+    torch.manual_seed(0)
+    model = timm.create_model(request.param, num_classes=4, img_size=60, **FAMILIES[request.param]).eval()
+    save_model(model, tmp_path / 'model', CLASSES, dict(INPUT, crop_mode='squash'))
+    repo_id = hub.repo_id()
+    return model, repo_id, upload(hub, tmp_path / 'model', repo_id)
+
+
+def test_every_family_loads_with_equal_outputs_and_again_without_the_network(published, hub, monkeypatch):
+    model, repo_id, _ = published
+    with torch.inference_mode():
+        again = timm.create_model(f'hf-hub:{repo_id}', pretrained=True).eval()
+        assert torch.equal(again(IMAGES), model(IMAGES))
+        assert again.pretrained_cfg['label_names'] == CLASSES
+        monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+        offline, names = load_network(f'hf-hub:{repo_id}')
+        assert torch.equal(offline.eval()(IMAGES), model(IMAGES))
+        assert names == CLASSES
+
+
+def test_revision_pinned_by_its_commit_stays_what_it_was(published, hub, tmp_path):
+    model, repo_id, commit = published
+    with torch.inference_mode():
+        expected = model(IMAGES)
+        for parameter in model.parameters():
+            parameter.zero_()
+        save_model(model, tmp_path / 'model', CLASSES, dict(INPUT, crop_mode='squash'))
+        upload(hub, tmp_path / 'model', repo_id)
+        assert torch.equal(timm.create_model(f'hf-hub:{repo_id}@{commit}', pretrained=True).eval()(IMAGES), expected)
+        assert not timm.create_model(f'hf-hub:{repo_id}', pretrained=True).eval()(IMAGES).any()
+
+
+def test_tag_that_names_the_repository_loads_it(published, hub, monkeypatch):
+    model, repo_id, _ = published
+    config = json.loads(open_file(hub, repo_id, 'config.json'))
+    architecture = config['architecture']
+    known = timm.get_pretrained_cfg(architecture)
+    input_size = tuple(config['pretrained_cfg']['input_size'])
+    cfg = dataclasses.replace(known, hf_hub_id=repo_id, tag='flir4', num_classes=4, input_size=input_size)
+    cfg = dataclasses.replace(cfg, label_names=CLASSES)
+    monkeypatch.setitem(_registry._model_pretrained_cfgs, f'{architecture}.flir4', cfg)
+    again = timm.create_model(f'{architecture}.flir4', pretrained=True, img_size=60, **FAMILIES[architecture]).eval()
+    with torch.inference_mode():
+        assert torch.equal(again(IMAGES), model(IMAGES))
+    assert again.pretrained_cfg['label_names'] == CLASSES
+
+
+def open_file(hub, repo_id, name):
+    with open(hub.api().hf_hub_download(repo_id, name)) as file:  # noqa: PTH123
+        return file.read()
+
+
+@pytest.fixture
+def backbone_weights(hub, tmp_path):
+    """Puts a backbone with random weights and statistics where timm has its own, and gives it."""
+
+    def make(name, tag):
+        torch.manual_seed(0)
+        backbone = timm.create_model(name).eval()
+        for module in backbone.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.normal_(module.running_mean, std=0.1)
+                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+        (tmp_path / tag).mkdir()
+        safetensors.torch.save_file(backbone.state_dict(), tmp_path / tag / 'model.safetensors')
+        (tmp_path / tag / 'config.json').write_text(json.dumps({'architecture': name, 'pretrained_cfg': {}}))
+        upload(hub, tmp_path / tag, f'timm/{tag}', token='hf_timm')
+        return backbone
+
+    return make
+
+
+def test_pretrained_resnet_computes_what_the_backbone_on_the_hub_computes(hub, backbone_weights):
+    backbone = backbone_weights('resnet50', 'resnet50.a1_in1k')
+    model = timm.create_model('aresnet50_relmha', pretrained=True).eval()
+    with torch.inference_mode():
+        ours, theirs = model(IMAGES), backbone(IMAGES)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert torch.equal(ours.argmax(1), theirs.argmax(1))
+    kept = timm.create_model('aaresnet50', pretrained=True).layer4[0].conv2.weight
+    assert torch.equal(kept, backbone.layer4[0].conv2.weight[:448])
+
+
+def test_pretrained_vgg_gives_the_features_of_the_backbone_on_the_hub(hub, backbone_weights):
+    backbone = backbone_weights('vgg16', 'vgg16.tv_in1k')
+    model = timm.create_model('avgg16_relmha', pretrained=True, num_classes=4).eval()
+    with torch.inference_mode():
+        features = model.forward_features(IMAGES)[:, :512]
+        torch.testing.assert_close(features, backbone.forward_features(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+def test_pretrained_convattn_starts_from_its_backbones_weights_and_stays_whole_without_them(
+    hub, backbone_weights, tmp_path, monkeypatch
+):
+    backbone = backbone_weights('mobilenetv4_conv_small', 'mobilenetv4_conv_small.e2400_r224_in1k')
+    model = timm.create_model('convattn', backbone='mobilenetv4_conv_small', pretrained=True, num_classes=4).eval()
+    assert torch.equal(model.stages[0].conv_stem.weight, backbone.conv_stem.weight)
+    save_model(model, tmp_path / 'model', CLASSES, dict(INPUT, crop_mode='squash'))
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'empty'))
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+    again = timm.create_model(f'local-dir:{tmp_path / "model"}', pretrained=True).eval()
+    with torch.inference_mode():
+        assert torch.equal(again(IMAGES), model(IMAGES))
+
+
+def test_repository_with_a_pickle_alone_is_refused(hub, tmp_path):
+    repo_id = hub.repo_id()
+    (tmp_path / 'config.json').write_text('{"architecture": "aresnet18_relmha", "pretrained_cfg": {}}')
+    torch.save({}, tmp_path / 'pytorch_model.bin')
+    upload(hub, tmp_path, repo_id)
+    with pytest.raises(InputError, match=r'has no model.safetensors, only pytorch_model.bin, which can run any code'):
+        load_network(f'hf-hub:{repo_id}')
+    with pytest.raises(InputError, match=r'has no model.safetensors, only pytorch_model.bin'):
+        load_network(f'local-dir:{tmp_path}')
+
+
+def test_file_name_that_climbs_out_of_the_cache_is_not_followed(hub, tmp_path):
+    repo_id, secret = hub.repo_id(), tmp_path / 'secret.safetensors'
+    folder = tmp_path / 'model'
+    save_model(timm.create_model('aresnet18_relmha', num_classes=4), folder, CLASSES, dict(INPUT, crop_mode='squash'))
+    config = json.loads((folder / 'config.json').read_text())
+    config['pretrained_cfg'] |= {'hf_hub_filename': f'../../../../../..{secret}', 'file': str(secret)}
+    (folder / 'config.json').write_text(json.dumps(config))
+    safetensors.torch.save_file({'fc.weight': torch.zeros(1)}, secret)
+    upload(hub, folder, repo_id)
+    with pytest.raises(InputError):
+        load_network(f'hf-hub:{repo_id}')
+    assert {path.name for path in tmp_path.iterdir()} <= {'model', 'secret.safetensors', 'hf_home'}
+
+
+def test_missing_model_and_missing_weights_are_told_apart(hub, tmp_path):
+    with pytest.raises(InputError, match=r'there is no such repository that the token may see'):
+        fetch_weights('hf-hub:you/nothing')
+    repo_id = hub.repo_id()
+    (tmp_path / 'config.json').write_text('{}')
+    upload(hub, tmp_path, repo_id)
+    with pytest.raises(InputError, match=r'has no model.safetensors, no weights at all'):
+        fetch_weights(f'hf-hub:{repo_id}')
+    with pytest.raises(InputError, match=r'no such revision'):
+        fetch_weights(f'hf-hub:{repo_id}@v7')
+
+
+def test_plain_python_with_one_import_loads_a_published_model(published, environment):
+    _, repo_id, _ = published
+    program = f'import timm, timm_convattn; print(timm.create_model("hf-hub:{repo_id}", pretrained=True).num_classes)'
+    run = subprocess.run([sys.executable, '-c', program], env=environment, capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == '4', run.stderr

@@ -1,0 +1,170 @@
+"""Runs on the Hub: what is there afterwards, who sees it, and what a second or a broken push does."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import yaml
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from timm_convattn.errors import InputError
+from timm_convattn.hub.publishing import publish, run_publication
+
+
+@pytest.fixture
+def card_template(root):
+    return root / 'hub_cards' / 'model_card.md.jinja'
+
+
+@pytest.fixture
+def publication(hub, finished_run, card_template):
+    """What of the run goes to a repository that is not there yet."""
+
+    def make(**kwargs):
+        return run_publication(finished_run, **{'repo_id': hub.repo_id(), 'template': card_template, **kwargs})
+
+    return make
+
+
+def commits(hub, repo_id):
+    return [commit.title for commit in hub.api().list_repo_commits(repo_id)][:-1]  # but for the one that made it
+
+
+def test_script_publishes_a_run_in_one_private_commit_with_a_tag(hub, script, finished_run):
+    repo_id = hub.repo_id()
+    run = script('publish.py', '--run', finished_run, '--repo-id', repo_id, '--tag', 'v1.0')
+    assert run.returncode == 0, run.stderr
+    assert f'private model {repo_id}, tag v1.0:' in run.stdout
+    info = hub.api().model_info(repo_id, revision='v1.0')
+    assert info.private is True
+    assert {file.rfilename for file in info.siblings} == {
+        *('.gitattributes', 'README.md', 'config.json', 'confusion_matrix.png', 'model.safetensors', 'results.json')
+    }
+    assert len(commits(hub, repo_id)) == 1
+    with pytest.raises(RepositoryNotFoundError):
+        hub.api('hf_other').model_info(repo_id)
+
+
+def test_what_is_published_is_the_runs_and_names_its_own_input_classes_and_licence(hub, publication, finished_run):
+    made = publication(license='cc-by-4.0')
+    publish(made)
+    download = hub.api().hf_hub_download
+    config = json.loads(Path(download(made.repo_id, 'config.json')).read_text())
+    assert config['architecture'] == 'aresnet18_relmha'
+    assert config['label_names'] == ['person', 'vehicle', 'bicycle', 'dog']
+    assert config['pretrained_cfg']['input_size'] == [1, 32, 32]
+    assert config['pretrained_cfg']['license'] == 'cc-by-4.0'
+    assert not {'tag', 'origin_url', 'paper_ids', 'hf_hub_id', 'url'} & config['pretrained_cfg'].keys()
+    theirs = safetensors.torch.load_file(download(made.repo_id, 'model.safetensors'))
+    ours = safetensors.torch.load_file(finished_run / 'model' / 'model.safetensors')
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(theirs[key], ours[key]) for key in ours)
+    card = Path(download(made.repo_id, 'README.md')).read_text()
+    assert yaml.safe_load(card.split('---')[1])['license'] == 'cc-by-4.0'
+
+
+def test_dry_run_says_what_would_go_and_sends_nothing(hub, script, finished_run):
+    repo_id, before = hub.repo_id(), len(hub.requests())
+    run = script('publish.py', '--run', finished_run, '--repo-id', repo_id, '--dry-run', HF_TOKEN=None)
+    assert run.returncode == 0, run.stderr
+    size = (finished_run / 'model' / 'model.safetensors').stat().st_size
+    assert f'{size:,}  model.safetensors' in run.stdout
+    assert 'nothing was sent' in run.stdout
+    assert len(hub.requests()) == before
+
+
+def test_publishing_again_changes_only_what_changed(hub, publication):
+    first = publication(tag='v1')
+    publish(first)
+    uploads = [asked for asked in hub.requests() if asked.startswith('PUT /_lfs')]
+    publish(first)
+    assert len(commits(hub, first.repo_id)) == 1
+    publish(publication(repo_id=first.repo_id, license='mit'))
+    assert len(commits(hub, first.repo_id)) == 2
+    assert [asked for asked in hub.requests() if asked.startswith('PUT /_lfs')] == uploads
+    with pytest.raises(InputError, match=r'has a tag v1 already, of other contents'):
+        publish(publication(repo_id=first.repo_id, license='mit', tag='v1'))
+
+
+def test_push_that_dies_leaves_the_last_good_commit_and_again_completes_it(hub, publication, monkeypatch):
+    first = publication()
+    publish(first)
+    before = hub.api().model_info(first.repo_id).sha
+    second = publication(repo_id=first.repo_id, license='mit')
+    hub.fail(f'POST /api/models/{first.repo_id}/commit', times=1)
+    with pytest.raises(InputError, match=r'the connection failed .* run the same command again'):
+        publish(second)
+    assert hub.api().model_info(first.repo_id).sha == before
+    publish(second)
+    assert hub.api().model_info(first.repo_id).sha != before
+    assert len(commits(hub, first.repo_id)) == 2
+
+
+def test_finetune_publishes_at_the_end_of_a_run(hub, script, tiny_crops, tmp_path):
+    repo_id = hub.repo_id()
+    args = ['--data', tiny_crops, '--output', tmp_path / 'run', '--img-size', 32, '--batch-size', 8, '--epochs', 1]
+    run = script('finetune.py', *args, '--threads', 1, '--push-to-hub', repo_id)
+    assert run.returncode == 0, run.stderr
+    assert f'published: {hub.url}/{repo_id}/commit/' in run.stdout
+    assert hub.api().model_info(repo_id).private is True
+
+
+def test_finetune_with_a_name_that_cannot_be_written_stops_before_it_starts(hub, script, tiny_crops, tmp_path):
+    run = script('finetune.py', '--data', tiny_crops, '--output', tmp_path / 'run', '--push-to-hub', 'other/model')
+    assert run.returncode == 1
+    assert 'cannot write to other/' in run.stderr
+    assert not (tmp_path / 'run').exists()
+
+
+def test_public_is_said_and_a_public_repository_gets_nothing_unsaid(hub, publication):
+    made = publication(public=True)
+    publish(made)
+    assert hub.api('hf_other').model_info(made.repo_id).private is False
+    with pytest.raises(InputError, match=r'is public. Say --public'):
+        publish(publication(repo_id=made.repo_id))
+
+
+def test_repository_of_another_architecture_is_not_overwritten(hub, publication):
+    made = publication()
+    hub.api().create_repo(made.repo_id, private=True)
+    hub.api().upload_file(
+        path_or_fileobj=b'{"architecture": "resnet50"}', path_in_repo='config.json', repo_id=made.repo_id
+    )
+    with pytest.raises(InputError, match=r'holds an resnet50, and this is an aresnet18_relmha'):
+        publish(made)
+
+
+def test_run_that_is_not_finished_is_refused(hub, tmp_path, card_template):
+    with pytest.raises(InputError, match=r'no finished run: it lacks results.json, .* Go on with --resume'):
+        run_publication(tmp_path, hub.repo_id(), card_template)
+
+
+def test_snippets_of_a_published_card_run(hub, publication, tmp_path, monkeypatch):
+    from PIL import Image
+
+    made = publication()
+    publish(made)
+    card = Path(hub.api().hf_hub_download(made.repo_id, 'README.md')).read_text()
+    snippets = re.findall(r'```python\n(.*?)```', card, flags=re.DOTALL)
+    assert len(snippets) == 4
+    Image.new('L', (40, 70)).save(tmp_path / 'crop.png')
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for snippet in snippets:
+        exec(compile(snippet, 'README.md', 'exec'), names)
+    assert names['probabilities'].sum().item() == pytest.approx(1)
+    assert names['embedder'](names['crop']).shape == (1, 576)
+
+
+def test_published_run_loads_with_equal_outputs_and_its_classes(hub, publication, finished_run):
+    made = publication()
+    publish(made)
+    model = timm.create_model(f'hf-hub:{made.repo_id}', pretrained=True).eval()
+    here = timm.create_model(f'local-dir:{finished_run / "model"}', pretrained=True).eval()
+    images = torch.randn(2, 1, 32, 32)
+    assert torch.equal(model(images), here(images))
+    assert model.pretrained_cfg['label_names'] == ['person', 'vehicle', 'bicycle', 'dog']

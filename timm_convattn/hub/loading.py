@@ -1,0 +1,67 @@
+"""Weights from the Hub into its cache, safetensors or nothing."""
+
+from pathlib import Path
+
+import timm
+from huggingface_hub import HfApi
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from timm.models import parse_model_name
+
+from timm_convattn.errors import InputError
+from timm_convattn.hub.failures import explain_hub_failures
+
+__all__ = ['fetch_weights']
+
+WEIGHTS = 'model.safetensors'
+PICKLES = ('.bin', '.pth', '.pt', '.ckpt', '.pkl', '.tar')
+
+
+def fetch_weights(name: str) -> None:
+    """Bring what timm will load for a model into the cache, or refuse it.
+
+    timm itself falls back to a pickle where there is no safetensors file.
+
+    Args:
+        name: What `timm.create_model` takes: a name with weights, hf-hub:OWNER/NAME[@REVISION], or local-dir:FOLDER.
+
+    Raises:
+        InputError: If there is no model.safetensors, or it cannot be fetched.
+    """
+    source, place = parse_model_name(name)
+    if source == 'local-dir':
+        _check_folder(Path(place))
+    elif source == 'hf-hub':
+        _download(place, ('config.json', WEIGHTS))
+    else:
+        cfg = timm.get_pretrained_cfg(name)
+        if cfg is not None and cfg.hf_hub_id:
+            _download(cfg.hf_hub_id, (cfg.hf_hub_filename or WEIGHTS,))
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / 'config.json').is_file():
+        raise InputError(f'{folder} holds no model: it has no config.json. A run has it in its folder model.')
+    if not (folder / WEIGHTS).is_file():
+        raise InputError(_no_safetensors(str(folder), [path.name for path in folder.iterdir()]))
+
+
+def _download(place: str, files: tuple[str, ...]) -> None:
+    repo_id, _, revision = place.partition('@')
+    api = HfApi(library_name='timm-convattn')
+    with explain_hub_failures(repo_id, 'fetch the weights of'):
+        for file in files:
+            try:
+                api.hf_hub_download(repo_id, file, revision=revision or None)
+            except EntryNotFoundError as error:
+                if isinstance(error, LocalEntryNotFoundError) or file != WEIGHTS:
+                    raise
+                there = api.list_repo_files(repo_id, revision=revision or None)
+                raise InputError(_no_safetensors(repo_id, there)) from None
+
+
+def _no_safetensors(place: str, files: list[str]) -> str:
+    pickles = [file for file in files if file.endswith(PICKLES)]
+    seen = f'only {", ".join(pickles)}, which can run any code when it is opened' if pickles else 'no weights at all'
+    return (
+        f'{place} has no {WEIGHTS}, {seen}. Ask its owner for safetensors, or convert it yourself where that is safe.'
+    )

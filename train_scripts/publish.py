@@ -1,0 +1,47 @@
+"""Publish a finished run on the Hugging Face Hub: weights, configuration, card, results and confusion matrix.
+
+python train_scripts/publish.py --run runs/NAME --repo-id you/aresnet50_relmha.flir4 --dry-run
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from timm_convattn.errors import exit_on_input_error
+from timm_convattn.hub.publishing import publish, run_publication
+
+MODEL_CARD = Path(__file__).parent.parent / 'hub_cards' / 'model_card.md.jinja'
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to publish where."""
+
+    run: Path
+    """Folder of a finished run."""
+    repo_id: str
+    """The repository, owner/name. It is made where it does not exist."""
+    public: bool = False
+    """Let everyone see it."""
+    tag: str | None = None
+    """Tag the commit, as v1.0."""
+    license: str | None = None
+    """Licence of the weights, as the Hub names it. None: that of the weights the run started from, or apache-2.0."""
+    dry_run: bool = False
+    """Say what would go, and touch nothing."""
+
+
+def main(args: Args) -> None:
+    """Publish, or say what would be."""
+    publication = run_publication(args.run, args.repo_id, MODEL_CARD, args.license, args.public, args.tag)
+    print(publication.describe())
+    if args.dry_run:
+        print('nothing was sent (--dry-run)')
+    else:
+        print(f'published: {publish(publication)}')
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main(tyro.cli(Args, description=__doc__))
