@@ -1,6 +1,9 @@
 """README says what is: its numbers are those of the results files, its Python runs, its files are there."""
 
+import json
 import re
+import runpy
+import shutil
 
 import pytest
 import torch
@@ -15,7 +18,26 @@ def readme(root):
 
 def test_numbers_are_those_of_the_results_files(root, readme):
     assert '<!-- metrics hub_cards/results/quickstart.json -->\n```text\n' in readme
+    assert '<!-- models hub_cards/results/models.json -->\n| model |' in readme
     assert render_results(readme, root) == readme, 'run train_scripts/render.py'
+
+
+def test_cards_are_those_of_their_results(root):
+    render = runpy.run_path(str(root / 'train_scripts' / 'render.py'))['render']
+    cards = {path: text for path, text in render().items() if path.parent == root / 'hub_cards'}
+    assert {path.name for path in cards} == {path.name for path in (root / 'hub_cards').glob('*.md')}
+    assert len(cards) == 3
+    for path, text in cards.items():
+        assert path.read_text() == text, f'{path.name}: run train_scripts/render.py'
+
+
+def test_renderer_follows_the_results(root, readme, tmp_path):
+    results = tmp_path / 'hub_cards' / 'results'
+    shutil.copytree(root / 'hub_cards' / 'results', results)
+    record = json.loads((results / 'quickstart.json').read_text())
+    record['metrics']['accuracy'] = 0.123456
+    (results / 'quickstart.json').write_text(json.dumps(record))
+    assert 'accuracy 0.1235' in render_results(readme, tmp_path)
 
 
 def test_python_snippets_run_in_their_order(readme):

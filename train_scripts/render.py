@@ -1,16 +1,34 @@
-"""Fill the blocks of README.md that show results files (hub_cards/results/*.json)."""
+"""Fill what shows results files (hub_cards/results/*.json): blocks of README.md, and the cards in hub_cards."""
 
+import json
 from pathlib import Path
 
+from timm_convattn.hub.cards import dataset_card, model_card
 from timm_convattn.report import render_results
 
 ROOT = Path(__file__).parent.parent
+CARDS = ROOT / 'hub_cards'
+MODELS = ('aresnet50_relmha', 'avgg16_relmha')
+DATA_SETS = ('thermal_scenes',)
+
+
+def render() -> dict[Path, str]:
+    """Give what each file has to say."""
+    readme = ROOT / 'README.md'
+    files = {readme: render_results(readme.read_text(), ROOT)}
+    for name in MODELS:
+        record = json.loads((CARDS / 'results' / f'{name}.json').read_text())
+        files[CARDS / f'{name}.md'] = model_card(record, CARDS / 'model_card.md.jinja', license='apache-2.0')
+    for name in DATA_SETS:
+        crops = json.loads((CARDS / 'results' / f'{name}.json').read_text())
+        files[CARDS / f'{name}.md'] = dataset_card({'four_class': crops}, CARDS / 'dataset_card.md.jinja')
+    return files
 
 
 def main() -> None:
     """Render in place."""
-    readme = ROOT / 'README.md'
-    readme.write_text(render_results(readme.read_text(), ROOT))
+    for path, text in render().items():
+        path.write_text(text)
 
 
 if __name__ == '__main__':

@@ -97,7 +97,7 @@ def test_repository_that_is_not_there_is_said(script, hub):
     assert 'there is no such repository that the token may see' in said.stderr
     said = script('finetune.py', '--data', 'you/nothing')
     assert said.returncode == 1
-    assert 'Could not open the data set you/nothing' in said.stderr
+    assert 'nor open the data set you/nothing' in said.stderr
     assert 'Traceback' not in said.stderr
 
 

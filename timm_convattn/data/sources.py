@@ -62,7 +62,7 @@ def open_crops(source: str | None, splits: tuple[str, ...], configuration: str |
 
 def _load(name: str, configuration: str | None) -> datasets.DatasetDict:
     if not Path(name).exists() and re.fullmatch(r'[\w.-]+/[\w.-]+', name):
-        with explain_hub_failures(name, 'open the data set'):
+        with explain_hub_failures(name, f'find a folder {name}, nor open the data set'):
             return load_crops(name, configuration)
     try:
         return load_crops(name, configuration)

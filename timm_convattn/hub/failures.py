@@ -34,7 +34,7 @@ def explain_hub_failures(repo_id: str, doing: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (HTTP_ERROR, errors.OfflineModeIsEnabled, OSError, ValueError) as error:
+    except (HTTP_ERROR, OSError, ValueError) as error:
         sentence = f'Could not {doing} {repo_id} on {constants.ENDPOINT}: {_explain(error)}.'
         token = get_token()
         # from None: what the client raised may hold headers, and with them the token
@@ -42,7 +42,7 @@ def explain_hub_failures(repo_id: str, doing: str) -> Iterator[None]:
 
 
 def _explain(error: Exception) -> str:
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+    if isinstance(error, errors.LocalEntryNotFoundError | ConnectionError):  # offline mode is one of the latter
         return NO_NETWORK
     if isinstance(error, errors.EntryNotFoundError):
         return f'it lacks a file that is needed ({_first_line(error)})'

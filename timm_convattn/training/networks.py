@@ -103,10 +103,19 @@ def _model_args(pairs: Sequence[str]) -> dict[str, Any]:
     return args
 
 
+def _fetch_weights(name: str) -> None:
+    try:
+        fetch_weights(name)
+    except InputError as error:
+        if ':' in name:
+            raise
+        raise InputError(f'{error} Or start from random weights with --no-pretrained.') from None
+
+
 def _create(name: str, pretrained: bool, img_size: tuple[int, int] | None = None, **kwargs: Any) -> nn.Module:
     """Call timm; what the user can mend becomes an `InputError`."""
     if pretrained and 'pretrained_cfg_overlay' not in kwargs:
-        fetch_weights(kwargs.get('backbone', name) if name == 'convattn' else name)
+        _fetch_weights(kwargs.get('backbone', name) if name == 'convattn' else name)
     try:
         try:
             model: nn.Module = timm.create_model(name, pretrained=pretrained, img_size=img_size, **kwargs)
