@@ -74,6 +74,14 @@ def test_model_opens_with_timm_alone_and_says_its_classes_and_input(tiny_config,
     assert not {'tag', 'origin_url', 'paper_ids', 'hf_hub_id'} & saved['pretrained_cfg'].keys()
 
 
+def test_stored_and_plain_input_train_to_the_same_weights(tiny_config):
+    runs = [finetune(tiny_config(*args, output=str(len(args)))) for args in ([], ['--plain-input'])]
+    stored, plain = (load_file(run / 'model' / 'model.safetensors') for run in runs)
+    assert all(torch.equal(stored[key], plain[key]) for key in stored)
+    entry = json.loads((runs[0] / 'log.jsonl').read_text().splitlines()[-1])
+    assert 0 <= entry['waited_for_crops'] < entry['seconds']
+
+
 def test_pretrained_start_is_calibrated_on_the_first_batches_and_only_then(tiny_config, tmp_path):
     torch.save(timm.create_model('resnet18').state_dict(), tmp_path / 'resnet18.pth')
     pretrained = ['--pretrained', '--model-args', f'pretrained_cfg_overlay={{file: {tmp_path / "resnet18.pth"}}}']
@@ -136,7 +144,9 @@ def test_interrupted_and_resumed_run_equals_uninterrupted_run(tiny_config, tmp_p
 
     def log(run):
         lines = [json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()]
-        return [{key: value for key, value in line.items() if key != 'seconds'} for line in lines]
+        return [
+            {key: value for key, value in line.items() if key not in ('seconds', 'waited_for_crops')} for line in lines
+        ]
 
     assert log(parts) == log(whole)
     metrics = [json.loads((run / 'results.json').read_text())['metrics'] for run in (parts, whole)]

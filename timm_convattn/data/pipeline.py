@@ -96,17 +96,17 @@ class Normalize:
         """Normalise a batch.
 
         Args:
-            pixels: (B, C, H, W) uint8
+            pixels: (B, C, H, W) uint8; one channel where the network takes three becomes three.
             indices: (B,) indices of the crops in their data set.
             epoch: The epoch, for the augmentation.
 
         Returns:
-            (B, C, H, W) float32 on the device of `pixels`.
+            (B, channels of the mean, H, W) float32 on the device of `pixels`.
         """
         images = pixels.float().div_(255)
         if self.augment is not None:
             images = self.augment(images, indices, epoch)
-        return images.sub_(self.mean.to(images.device)).div_(self.std.to(images.device))
+        return images.sub(self.mean.to(images.device)).div_(self.std.to(images.device))
 
 
 @dataclass(frozen=True)

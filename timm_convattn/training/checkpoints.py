@@ -32,6 +32,8 @@ class Progress:
     """Sum of the losses of those batches."""
     seconds: float = 0.0
     """Time spent training so far, evaluation included."""
+    waited: float = 0.0
+    """Time of it that training waited for crops."""
 
 
 def find_checkpoints(folder: Path) -> list[Path]:

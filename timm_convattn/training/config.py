@@ -31,6 +31,8 @@ class DataConfig:
     """Side, or height and width, that crops are resized to, in pixels."""
     limit_train: int | None = None
     """Train on this many crops, chosen by the seed."""
+    plain_input: bool = False
+    """Decode and resize the crops in every epoch, and keep colours, instead of once, to grey, into a cache."""
     num_workers: int = 0
     """Processes that load crops, for each training process. 0: the training process loads them."""
 

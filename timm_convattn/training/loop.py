@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from timm_convattn.data.pipeline import Augment, CropImages, EpochSampler, Normalize, ResizeToPixels
+from timm_convattn.data.store import StoredCrops, as_it_is, open_store
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
 from timm_convattn.layers import calibrate_norms
@@ -75,7 +77,8 @@ class Training:
         self.normalize = _create_normalize(config, data_config)
         optimizer = _create_optimizer(config.train, model)
         self.train_crops = _chosen_crops(config, crops['train'])
-        loader, self.sampler = _training_loader(config, self.train_crops, data_config, accelerator.num_processes)
+        with accelerator.local_main_process_first():  # one fills the store, if it is not there
+            loader, self.sampler = _training_loader(config, self.train_crops, data_config, accelerator.num_processes)
         if config.model.pretrained and config.model.calibrate:
             self._calibrate(model, loader)
         validation = evaluation_loader(crops['validation'], data_config, num_workers=config.data.num_workers)
@@ -136,7 +139,7 @@ class Training:
         loader.set_epoch(progress.epoch)  # accelerate's loader counts for itself, and tells the sampler its own count
         self.model.train()
         loss_sum = torch.tensor(progress.loss_sum, device=accelerator.device)
-        for pixels, labels, indices in loader:
+        for pixels, labels, indices in self._timed(loader):
             images = self.normalize(pixels, indices, progress.epoch)
             with accelerator.accumulate(self.model):
                 loss = self.criterion(self.model(images), labels)
@@ -161,6 +164,17 @@ class Training:
         if stop.noticed:
             self._interrupt(stop)
 
+    def _timed(self, loader: Any) -> Iterator[Any]:
+        """Give the batches of a loader, and sum up the time that they keep the training waiting."""
+        batches = iter(loader)
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            self.progress.waited += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
+
     def _finish_epoch(self) -> None:
         """Evaluate, log and save, and turn to the next epoch."""
         progress, started = self.progress, time.perf_counter()
@@ -175,6 +189,7 @@ class Training:
             'validation_loss': metrics['loss'],
             **{key: metrics[key] for key in ('accuracy', 'macro_f1', 'weighted_f1')},
             'seconds': round(progress.seconds, 2),
+            'waited_for_crops': round(progress.waited, 3),
         }
         progress.batch, progress.loss_sum = 0, 0.0
         if not math.isfinite(entry['train_loss']):
@@ -261,13 +276,19 @@ def _chosen_crops(config: Config, crops: datasets.Dataset) -> datasets.Dataset:
 def _training_loader(
     config: Config, crops: datasets.Dataset, data_config: dict[str, Any], num_processes: int
 ) -> tuple[DataLoader[Any], EpochSampler]:
-    channels, *size = data_config['input_size']
-    images = CropImages(crops, ResizeToPixels((size[0], size[1]), data_config['interpolation']), channels)
+    channels, height, width = data_config['input_size']
+    interpolation = data_config['interpolation']
+    images: CropImages | StoredCrops
+    if config.data.plain_input:
+        images = CropImages(crops, ResizeToPixels((height, width), interpolation), channels)
+    else:
+        images = open_store(crops, (height, width), interpolation)
     sampler = EpochSampler(len(images), config.run.seed)
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         images,
         batch_size=config.train.batch_size,
         sampler=sampler,
+        collate_fn=None if config.data.plain_input else as_it_is,
         num_workers=config.data.num_workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else each pass takes a number of the generator that dropout draws from

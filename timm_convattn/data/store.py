@@ -1,0 +1,97 @@
+"""Crops resized once: a memory-mapped array of grey pixels from which batches are sliced.
+
+Decoding and resizing a crop costs far more than everything else that training does to it, and gives the same pixels
+every time. The store does it once for each size and keeps the result in the cache, under a name made of everything
+that the pixels depend on.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm.auto import tqdm
+
+from timm_convattn.data.pipeline import ResizeToPixels
+from timm_convattn.data.sources import cache_folder, content_hash
+
+__all__ = ['StoredCrops', 'as_it_is', 'open_store', 'store_path']
+
+VERSION = 1  # counts up with every change of what the same crops become
+
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class StoredCrops(torch.utils.data.Dataset[Batch]):
+    """Batches of (pixels, labels, indices), sliced from a store.
+
+    A `DataLoader` asks it for whole batches (`__getitems__`), which need no collation: give it `collate_fn=as_it_is`.
+
+    Args:
+        pixels: (N, H, W) uint8
+        labels: (N,)
+    """
+
+    def __init__(self, pixels: npt.NDArray[np.uint8], labels: Sequence[int]) -> None:
+        self.pixels = pixels
+        self.labels = torch.tensor(labels)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """Slice a batch: (B, 1, H, W) uint8, (B,), (B,)."""
+        chosen = torch.tensor(indices)
+        return torch.from_numpy(self.pixels[indices]).unsqueeze(1), self.labels[chosen], chosen
+
+
+def as_it_is(batch: Any) -> Any:
+    """Collate nothing: the batch is one."""
+    return batch
+
+
+def open_store(crops: datasets.Dataset, size: tuple[int, int], interpolation: str = 'bilinear') -> StoredCrops:
+    """Open the store of some crops at a size; fill it where the cache lacks it.
+
+    Args:
+        crops: A data set with columns `image` and `label`.
+        size: Height and width, in pixels.
+        interpolation: How to resize, as timm names it.
+
+    Returns:
+        The crops, squashed to the size, in their order.
+    """
+    path = store_path(crops, size, interpolation)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as beside:
+            pass
+        try:
+            _fill(Path(beside.name), crops, ResizeToPixels(size, interpolation))
+            Path(beside.name).replace(path)  # two processes that fill it at once write the same
+        finally:
+            Path(beside.name).unlink(missing_ok=True)
+    return StoredCrops(np.load(path, mmap_mode='r'), crops['label'][:])
+
+
+def store_path(crops: datasets.Dataset, size: tuple[int, int], interpolation: str) -> Path:
+    """Name the file of a store by all that its pixels depend on."""
+    made_of = f'{VERSION} {content_hash(crops)} {size[0]}x{size[1]} {interpolation}'
+    return cache_folder() / 'stores' / f'{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.npy'
+
+
+def _fill(path: Path, crops: datasets.Dataset, resize: ResizeToPixels) -> None:
+    height, width = resize.size
+    pixels = np.lib.format.open_memmap(path, mode='w+', dtype=np.uint8, shape=(len(crops), height, width))
+    images: Any = crops.select_columns(['image']).cast_column('image', datasets.Image(mode='L'))
+    for index, crop in enumerate(tqdm(images, desc='Resizing crops', unit='crop', leave=False, disable=None)):
+        pixels[index] = resize(crop['image'])[0].numpy()
+    pixels.flush()
+    os.chmod(path, 0o644)  # noqa: PTH101  a temporary file is for its owner alone
