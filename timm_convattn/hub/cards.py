@@ -80,7 +80,8 @@ def model_card(
     """
     if missing := [part for part in ('model', 'data', 'metrics', 'environment', 'training') if part not in record]:
         raise InputError(f'The results lack {", ".join(missing)}: a card needs those of a finished run (results.json).')
-    data, options = record['data'], record['training']['config']
+    options = record['training']['config']
+    data = {'origin': record['data']['source'], 'repo_id': None, **record['data']}  # early results lack these
     architecture = record['model']['architecture']
     origin = weights_origin(options)
     data_name = data['repo_id'] or data['origin']
@@ -123,7 +124,7 @@ def model_card(
         weaknesses=list(_weaknesses(record)),
         figure=figure,
     )
-    return str(card.content)
+    return str(card.content).rstrip() + '\n'
 
 
 def dataset_card(
@@ -178,7 +179,7 @@ def dataset_card(
         dropped=main['dropped'],
         terms=SCENES_TERMS if drawn else FLIR_TERMS,
     )
-    return str(card.content)
+    return str(card.content).rstrip() + '\n'
 
 
 def _eval_results(metrics: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[EvalResult]:
