@@ -39,10 +39,12 @@ def measure_complexity(model: nn.Module, img_size: int | tuple[int, int]) -> Com
     if any(parameter.device.type != 'meta' for parameter in model.parameters()):
         raise ValueError("The model is on a device with data, wanted timm.create_model(..., device='meta').")
     maps: list[tuple[int, int]] = []
+    attentions = [module for module in model.modules() if isinstance(module, RelMha2d)]
+    for attention in attentions:
+        attention.fused_attn = False  # type: ignore[misc]  # count what the formula says, not what a kernel pads
     hooks = [
-        module.register_forward_pre_hook(lambda module, args: maps.append((args[0].shape[2], args[0].shape[3])))
-        for module in model.modules()
-        if isinstance(module, RelMha2d)
+        attention.register_forward_pre_hook(lambda _, args: maps.append((args[0].shape[2], args[0].shape[3])))
+        for attention in attentions
     ]
     image = torch.empty(1, cast(int, model.in_chans), *to_2tuple(img_size), device='meta')
     try:

@@ -14,11 +14,23 @@ queries and keys and no mask, which any fused kernel computes.
 from typing import Any, Final
 
 import torch
+import torch.fx
 import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import to_2tuple, trunc_normal_, use_fused_attn
 
-__all__ = ['RelMha2d', 'attention_widths', 'check_heads', 'position_logits', 'position_tables', 'resample_table']
+from timm_convattn.layers.blockwise import blockwise_attention
+
+__all__ = [
+    'RelMha2d',
+    'attend',
+    'attention_widths',
+    'check_heads',
+    'fold_positions',
+    'position_logits',
+    'position_tables',
+    'resample_table',
+]
 
 
 def check_heads(name: str, width: int, num_heads: int) -> None:
@@ -102,6 +114,77 @@ def position_logits(q: torch.Tensor, table: torch.Tensor, places: torch.Tensor, 
     """
     rows = torch.arange(size, device=q.device) - places + (size - 1)  # N, size: the row of r[y - y_i]
     return (q @ table.t()).gather(-1, rows.expand(q.shape[0], q.shape[1], q.shape[2], size))
+
+
+def fold_positions(
+    q: torch.Tensor, k: torch.Tensor, height_rel: torch.Tensor, width_rel: torch.Tensor, height: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lengthen queries and keys so that their dot products are the logits, position terms included.
+
+    Args:
+        q: (B, num_heads, N, d), scaled.
+        k: (B, num_heads, N, d)
+        height_rel: Table for the height, of any size.
+        width_rel: Table for the width, of any size.
+        height: H
+        width: W, with N = H * W.
+
+    Returns:
+        Both (B, num_heads, N, d + H + W).
+    """
+    ys, xs = torch.arange(height, device=q.device), torch.arange(width, device=q.device)
+    rows = ys.unsqueeze(1).expand(height, width).reshape(height * width, 1)  # y_j of every position j
+    columns = xs.expand(height, width).reshape(height * width, 1)  # x_j
+    height_logits = position_logits(q, resample_table(height_rel, 2 * height - 1), rows, height)
+    width_logits = position_logits(q, resample_table(width_rel, 2 * width - 1), columns, width)
+    onehot = torch.cat([rows == ys, columns == xs], dim=1).to(k.dtype)
+    onehot = onehot.expand(k.shape[0], k.shape[1], height * width, height + width)
+    return torch.cat([q, height_logits, width_logits], dim=-1), torch.cat([k, onehot], dim=-1)
+
+
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    height_rel: torch.Tensor,
+    width_rel: torch.Tensor,
+    height: int,
+    width: int,
+) -> torch.Tensor:
+    """Attend with relative positions (Eq. 3), in memory linear in the positions, by what is fastest where it runs.
+
+    On a CPU a block of queries at a time; elsewhere, and in every captured graph, by the fused kernel, for whose sake
+    queries, keys and values are padded to one width.
+
+    Args:
+        q: (B, num_heads, d, N), scaled.
+        k: (B, num_heads, d, N)
+        v: (B, num_heads, e, N)
+        height_rel: Table for the height, of any size.
+        width_rel: Table for the width, of any size.
+        height: H
+        width: W, with N = H * W.
+
+    Returns:
+        (B, num_heads, e, N)
+    """
+    if not torch.jit.is_scripting():  # noqa: SIM102  a script leaves out what stands inside
+        if q.device.type == 'cpu' and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            height_rel, width_rel = _sized(height_rel, 2 * height - 1), _sized(width_rel, 2 * width - 1)
+            return blockwise_attention(q, k, v, height_rel, width_rel)
+    dim_v = v.shape[2]
+    q, k = fold_positions(q.transpose(-2, -1), k.transpose(-2, -1), height_rel, width_rel, height, width)
+    v = v.transpose(-2, -1)
+    dim = (max(q.shape[-1], dim_v) + 7) // 8 * 8
+    q, k, v = F.pad(q, [0, dim - q.shape[-1]]), F.pad(k, [0, dim - k.shape[-1]]), F.pad(v, [0, dim - dim_v])
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim_v].transpose(-2, -1)
+
+
+torch.fx.wrap('attend')  # a traced graph calls it as a whole, so that it chooses when it runs
+
+
+def _sized(table: torch.Tensor, length: int) -> torch.Tensor:
+    return table if len(table) == length else resample_table(table, length)
 
 
 class RelMha2d(nn.Module):
@@ -209,26 +292,22 @@ class RelMha2d(nn.Module):
         """Attend over all positions of the map."""
         B, _, H, W = x.shape
         q, k, v = self.qkv(x).split([self.dim_qk, self.dim_qk, self.dim_out], dim=1)
-        q = q.reshape(B, self.num_heads, self.dim_head, H * W).transpose(-2, -1) * self.scale  # B, heads, N, d
-        k = k.reshape(B, self.num_heads, self.dim_head, H * W).transpose(-2, -1)
-        v = v.reshape(B, self.num_heads, -1, H * W).transpose(-2, -1)
+        q = q.reshape(B, self.num_heads, self.dim_head, H * W) * self.scale
+        k = k.reshape(B, self.num_heads, self.dim_head, H * W)
+        v = v.reshape(B, self.num_heads, -1, H * W)
 
-        if self.rel_pos:
-            ys, xs = torch.arange(H, device=x.device), torch.arange(W, device=x.device)
-            rows = ys.unsqueeze(1).expand(H, W).reshape(H * W, 1)  # y_j of every position j
-            columns = xs.expand(H, W).reshape(H * W, 1)  # x_j
-            height_logits = position_logits(q, resample_table(self.height_rel, 2 * H - 1), rows, H)
-            width_logits = position_logits(q, resample_table(self.width_rel, 2 * W - 1), columns, W)
-            onehot = torch.cat([rows == ys, columns == xs], dim=1)
-            q = torch.cat([q, height_logits, width_logits], dim=-1)  # B, heads, N, d + H + W
-            k = torch.cat([k, onehot.to(k.dtype).expand(B, self.num_heads, H * W, H + W)], dim=-1)
-
-        if self.fused_attn:
-            dropout = self.attn_drop.p if self.training else 0.0
-            out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=1.0)
+        dropout = self.attn_drop.p if self.training else 0.0
+        if self.fused_attn and self.rel_pos and dropout == 0.0:
+            out = attend(q, k, v, self.height_rel, self.width_rel, H, W)
         else:
-            attn = self.attn_drop((q @ k.transpose(-2, -1)).softmax(dim=-1))  # B, heads, N, N
-            out = attn @ v
-        out = out.transpose(-2, -1).reshape(B, self.dim_out, H, W)
-        y: torch.Tensor = self.proj_drop(self.proj(out))
+            q, k, v = q.transpose(-2, -1), k.transpose(-2, -1), v.transpose(-2, -1)  # B, heads, N, channels
+            if self.rel_pos:
+                q, k = fold_positions(q, k, self.height_rel, self.width_rel, H, W)
+            if self.fused_attn:
+                out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=1.0)
+            else:
+                attn = self.attn_drop((q @ k.transpose(-2, -1)).softmax(dim=-1))  # B, heads, N, N
+                out = attn @ v
+            out = out.transpose(-2, -1)
+        y: torch.Tensor = self.proj_drop(self.proj(out.reshape(B, self.dim_out, H, W)))
         return y

@@ -1,0 +1,111 @@
+"""Attention by blocks: the formula to float rounding in every block size and type, and memory linear in the map."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from timm_convattn import RelMha2d
+from timm_convattn.benchmarks import peak_memory
+from timm_convattn.layers import blockwise
+from timm_convattn.layers.blockwise import blockwise_attention
+from timm_convattn.layers.rel_mha import attend, fold_positions
+
+
+def tensors(height, width, dim=3, dim_v=5, dtype=torch.float64):
+    torch.manual_seed(0)
+    shapes = [(2, 4, dim, height * width)] * 2 + [
+        (2, 4, dim_v, height * width),
+        (2 * height - 1, dim),
+        (2 * width - 1, dim),
+    ]
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+def formula(q, k, v, height_rel, width_rel):
+    """Eq. 3 with the logits written out."""
+    height, width = (len(height_rel) + 1) // 2, (len(width_rel) + 1) // 2
+    ys, xs = torch.arange(height).repeat_interleave(width), torch.arange(width).repeat(height)
+    logits = torch.einsum('bhdi,bhdj->bhij', q, k)
+    logits = logits + torch.einsum('bhdi,ijd->bhij', q, height_rel[ys - ys.unsqueeze(1) + height - 1])
+    logits = logits + torch.einsum('bhdi,ijd->bhij', q, width_rel[xs - xs.unsqueeze(1) + width - 1])
+    return torch.einsum('bhij,bhej->bhei', logits.softmax(-1), v)
+
+
+@pytest.mark.parametrize('block', [1, 60, 700, 10**9])  # less than a query, some queries, some heads, everything
+@pytest.mark.parametrize('size', [(5, 7), (1, 1), (1, 6), (6, 6)])
+def test_outputs_and_gradients_are_the_formulas(size, block, monkeypatch):
+    monkeypatch.setattr(blockwise, 'BLOCK_LOGITS', block)
+    given = tensors(*size)
+    ours, expected = blockwise_attention(*given), formula(*given)
+    torch.testing.assert_close(ours, expected)
+    weights = torch.randn_like(expected)
+    for found, wanted in zip(
+        torch.autograd.grad(ours, given, weights), torch.autograd.grad(expected, given, weights), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_gradients_are_those_of_finite_differences(monkeypatch):
+    monkeypatch.setattr(blockwise, 'BLOCK_LOGITS', 30)
+    assert torch.autograd.gradcheck(blockwise_attention, tensors(2, 3), fast_mode=True)
+
+
+@pytest.mark.parametrize(('dtype', 'bound'), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_smaller_types_stay_near_float64(dtype, bound):
+    given = tensors(9, 8, dim=8, dim_v=8)
+    expected = formula(*given)
+    found = blockwise_attention(*(x.detach().to(dtype) for x in given))
+    assert found.dtype == dtype
+    assert ((found.double() - expected).norm() / expected.norm()) < bound
+
+
+def test_autocast_computes_the_attention_in_float32():
+    torch.manual_seed(0)
+    layer = RelMha2d(32, 32, feat_size=9, num_heads=4)
+    x = torch.randn(2, 32, 9, 9)
+    expected = layer(x)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = layer(x)
+    assert (found.float() - expected).norm() / expected.norm() < 0.02
+    found.float().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+
+
+def test_very_large_logits_stay_finite():
+    given = [x.detach() * 1e4 for x in tensors(5, 7, dtype=torch.float32)]
+    assert blockwise_attention(*given).isfinite().all()
+
+
+def test_graphs_that_are_captured_compute_the_same_by_the_fused_kernel():
+    given = tensors(5, 7, dtype=torch.float32)
+    traced = torch.jit.trace(lambda *args: attend(*args, 5, 7), given)
+    assert 'scaled_dot_product_attention' in str(traced.graph)
+    torch.testing.assert_close(traced(*given), attend(*given, 5, 7), rtol=1e-4, atol=1e-5)
+
+
+def test_folded_queries_and_keys_give_the_logits_as_dot_products():
+    q, k, v, height_rel, width_rel = tensors(5, 7)
+    long_q, long_k = fold_positions(q.transpose(-2, -1), k.transpose(-2, -1), height_rel, width_rel, 5, 7)
+    found = F.softmax(long_q @ long_k.transpose(-2, -1), -1) @ v.transpose(-2, -1)
+    torch.testing.assert_close(found.transpose(-2, -1), formula(q, k, v, height_rel, width_rel))
+
+
+@pytest.mark.parametrize('backward', [False, True])
+def test_peak_memory_grows_linearly_with_the_positions(backward):
+    def peak(size):
+        layer = RelMha2d(64, 64, feat_size=size, num_heads=8)
+        x = torch.randn(1, 64, size, size, requires_grad=backward)
+        return peak_memory(lambda: layer(x).sum().backward() if backward else layer(x).detach())
+
+    small, large = peak(28), peak(56)
+    assert small > 0
+    assert large <= 4.5 * small
+
+
+def test_index_tables_made_in_inference_mode_serve_training():
+    blockwise._offset_rows.cache_clear()
+    layer, x = RelMha2d(8, 8, feat_size=3, num_heads=2), torch.randn(1, 8, 3, 3)
+    with torch.inference_mode():
+        layer(x)
+    layer(x).sum().backward()
+    assert layer.height_rel.grad.isfinite().all()
