@@ -36,7 +36,7 @@ def formula(q, k, v, height_rel, width_rel):
 def test_outputs_and_gradients_are_the_formulas(size, block, monkeypatch):
     monkeypatch.setattr(blockwise, 'BLOCK_LOGITS', block)
     given = tensors(*size)
-    ours, expected = blockwise_attention(*given), formula(*given)
+    ours, expected = blockwise_attention(*given, scale=0.5), formula(given[0] * 0.5, *given[1:])
     torch.testing.assert_close(ours, expected)
     weights = torch.randn_like(expected)
     for found, wanted in zip(
@@ -78,9 +78,9 @@ def test_very_large_logits_stay_finite():
 
 def test_graphs_that_are_captured_compute_the_same_by_the_fused_kernel():
     given = tensors(5, 7, dtype=torch.float32)
-    traced = torch.jit.trace(lambda *args: attend(*args, 5, 7), given)
+    traced = torch.jit.trace(lambda *args: attend(*args, 5, 7, 0.5), given)
     assert 'scaled_dot_product_attention' in str(traced.graph)
-    torch.testing.assert_close(traced(*given), attend(*given, 5, 7), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(traced(*given), attend(*given, 5, 7, 0.5), rtol=1e-4, atol=1e-5)
 
 
 def test_folded_queries_and_keys_give_the_logits_as_dot_products():

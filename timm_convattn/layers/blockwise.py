@@ -19,16 +19,22 @@ BLOCK_LOGITS = 2**18  # one MiB of float32, which a core's cache holds
 
 
 def blockwise_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, height_rel: torch.Tensor, width_rel: torch.Tensor
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    height_rel: torch.Tensor,
+    width_rel: torch.Tensor,
+    scale: float = 1.0,
 ) -> torch.Tensor:
     """Attend with relative positions (Eq. 3), computed in float32 whatever the type of the input.
 
     Args:
-        q: (B, num_heads, d, N) queries, scaled.
+        q: (B, num_heads, d, N)
         k: (B, num_heads, d, N)
         v: (B, num_heads, e, N)
         height_rel: (2 * H - 1, d), with N = H * W.
         width_rel: (2 * W - 1, d)
+        scale: Of the logits.
 
     Returns:
         (B, num_heads, e, N)
@@ -37,7 +43,7 @@ def blockwise_attention(
     tensors = [*(x.flatten(0, 1) for x in (q, k, v)), torch.cat([height_rel, width_rel])]
     if q.dtype != torch.float64:
         tensors = [x.float() for x in tensors]
-    out: torch.Tensor = _BlockwiseAttention.apply(*tensors, height, width)
+    out: torch.Tensor = _BlockwiseAttention.apply(*tensors, height, width, scale)[0]
     return out.view(*q.shape[:2], *out.shape[1:]).to(v.dtype)
 
 
@@ -78,7 +84,13 @@ def _offset_rows(height: int, width: int) -> torch.Tensor:
 
 
 def _weights(
-    q: torch.Tensor, k: torch.Tensor, tables: torch.Tensor, offsets: torch.Tensor, height: int, buffer: torch.Tensor
+    q: torch.Tensor,
+    k: torch.Tensor,
+    tables: torch.Tensor,
+    scale: float,
+    offsets: torch.Tensor,
+    height: int,
+    buffer: torch.Tensor,
 ) -> torch.Tensor:
     """Compute the attention weights of a block.
 
@@ -86,6 +98,7 @@ def _weights(
         q: (heads, queries, d)
         k: (heads, d, N)
         tables: (2 * H - 1 + 2 * W - 1, d)
+        scale: Of the logits.
         offsets: (queries, H + W) rows of the tables.
         height: H
         buffer: Memory for the result: fresh memory for each block would cost more than what is computed in it.
@@ -93,11 +106,11 @@ def _weights(
     Returns:
         (heads, queries, N)
     """
-    by_offset = (q @ tables.t()).gather(-1, offsets.expand(len(q), *offsets.shape))
+    by_offset = (q @ (tables.t() * scale)).gather(-1, offsets.expand(len(q), *offsets.shape))
     rows, columns = by_offset[..., :height].unsqueeze(3), by_offset[..., height:].unsqueeze(2)
     logits = _view(buffer, len(q), q.shape[1], k.shape[2])
     torch.add(rows, columns, out=logits.unflatten(2, (height, -1)))
-    logits.baddbmm_(q, k)
+    logits.baddbmm_(q, k, alpha=scale)
     return torch.softmax(logits, dim=-1, out=logits)
 
 
@@ -110,52 +123,57 @@ class _BlockwiseAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tables: torch.Tensor, height: int, width: int
-    ) -> torch.Tensor:
-        """Compute the output."""
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        tables: torch.Tensor,
+        height: int,
+        width: int,
+        scale: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the output, and give the weights where all of them are one block."""
         offsets, out, buffer = _offset_rows(height, width), torch.empty_like(v), _buffer(q)
         with torch.autocast('cpu', enabled=False):
             for heads, queries in _blocks(len(q), q.shape[2]):
                 q_block = q[heads, :, queries].transpose(1, 2).contiguous()
-                weights = _weights(q_block, k[heads], tables, offsets[queries], height, buffer)
+                weights = _weights(q_block, k[heads], tables, scale, offsets[queries], height, buffer)
                 out[heads, :, queries] = torch.bmm(v[heads], weights.transpose(1, 2))
-        return out
+        return out, weights if len(weights) == len(q) and weights.shape[1] == q.shape[2] else q.new_empty(0)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        """Keep what the gradients need: nothing of the size of the logits."""
-        *tensors, height, width = inputs
-        ctx.save_for_backward(*tensors, output)
-        ctx.size = height, width
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Keep what the gradients need; of the weights no more than one block."""
+        *tensors, height, width, scale = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*tensors, *output)
+        ctx.size, ctx.scale = (height, width), scale
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Compute the gradients, and for them the weights once more."""
-        q, k, v, tables, out = ctx.saved_tensors
-        height, width = ctx.size
-        offsets, buffer, d_buffer = _offset_rows(height, width), _buffer(q), _buffer(q)
-        d_q, d_k, d_v, d_tables = (
-            torch.empty_like(q),
-            torch.zeros_like(k),
-            torch.zeros_like(v),
-            torch.zeros_like(tables),
-        )
+    def backward(ctx: Any, d_out: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Compute the gradients, and for them the weights once more, if they are not here."""
+        q, k, v, tables, out, kept = ctx.saved_tensors
+        (height, width), scale = ctx.size, ctx.scale
+        offsets, d_buffer = _offset_rows(height, width), _buffer(q)
+        buffer = d_buffer if len(kept) else _buffer(q)
+        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        d_tables = torch.zeros_like(tables)
         with torch.autocast('cpu', enabled=False):
             mean = (d_out * out).sum(1).unsqueeze(2)  # heads, N, 1: what softmax takes off the gradient of its output
             for heads, queries in _blocks(len(q), q.shape[2]):
                 q_block, d_block = q[heads, :, queries].transpose(1, 2).contiguous(), d_out[heads, :, queries]
-                weights = _weights(q_block, k[heads], tables, offsets[queries], height, buffer)
+                weights = kept
+                if len(kept) == 0:
+                    weights = _weights(q_block, k[heads], tables, scale, offsets[queries], height, buffer)
                 d_v[heads].baddbmm_(d_block, weights)
                 d_logits = torch.bmm(d_block.transpose(1, 2), v[heads], out=_view(d_buffer, *weights.shape))
                 d_logits.sub_(mean[heads, queries]).mul_(weights)
-                d_k[heads].baddbmm_(q_block.transpose(1, 2), d_logits)
+                d_k[heads].baddbmm_(q_block.transpose(1, 2), d_logits, alpha=scale)
                 by_place = d_logits.unflatten(2, (height, width))
                 by_offset = torch.cat([by_place.sum(3), by_place.sum(2)], dim=2)
                 d_rows = by_offset.new_zeros(*q_block.shape[:2], len(tables))
                 d_rows.scatter_(-1, offsets[queries].expand(by_offset.shape), by_offset)
-                d_tables.addmm_(d_rows.flatten(0, 1).t(), q_block.flatten(0, 1))
-                d_q[heads, :, queries] = (torch.bmm(d_logits, k[heads].transpose(1, 2)) + d_rows @ tables).transpose(
-                    1, 2
-                )
-        return d_q, d_k, d_v, d_tables, None, None
+                d_tables.addmm_(d_rows.flatten(0, 1).t(), q_block.flatten(0, 1), alpha=scale)
+                d_q_block = (d_rows @ tables).baddbmm_(d_logits, k[heads].transpose(1, 2))
+                torch.mul(d_q_block.transpose(1, 2), scale, out=d_q[heads, :, queries])
+        return d_q, d_k, d_v, d_tables, None, None, None

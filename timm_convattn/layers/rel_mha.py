@@ -33,6 +33,9 @@ __all__ = [
 ]
 
 
+SMALLEST_FOR_BLOCKS = 10  # positions; below, one fused kernel costs less than the parts of a block
+
+
 def check_heads(name: str, width: int, num_heads: int) -> None:
     """Refuse a width that the heads cannot share equally.
 
@@ -150,31 +153,34 @@ def attend(
     width_rel: torch.Tensor,
     height: int,
     width: int,
+    scale: float,
 ) -> torch.Tensor:
     """Attend with relative positions (Eq. 3), in memory linear in the positions, by what is fastest where it runs.
 
-    On a CPU a block of queries at a time; elsewhere, and in every captured graph, by the fused kernel, for whose sake
-    queries, keys and values are padded to one width.
+    On a CPU a block of queries at a time; elsewhere, on the smallest maps, and in every captured graph, by the fused
+    kernel, for whose sake queries, keys and values are padded to one width.
 
     Args:
-        q: (B, num_heads, d, N), scaled.
+        q: (B, num_heads, d, N)
         k: (B, num_heads, d, N)
         v: (B, num_heads, e, N)
         height_rel: Table for the height, of any size.
         width_rel: Table for the width, of any size.
         height: H
         width: W, with N = H * W.
+        scale: Of the logits.
 
     Returns:
         (B, num_heads, e, N)
     """
-    if not torch.jit.is_scripting():  # noqa: SIM102  a script leaves out what stands inside
-        if q.device.type == 'cpu' and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+    if not torch.jit.is_scripting():  # a script leaves out what stands inside
+        captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if q.device.type == 'cpu' and not captured and height * width >= SMALLEST_FOR_BLOCKS:
             height_rel, width_rel = _sized(height_rel, 2 * height - 1), _sized(width_rel, 2 * width - 1)
-            return blockwise_attention(q, k, v, height_rel, width_rel)
+            return blockwise_attention(q, k, v, height_rel, width_rel, scale)
     dim_v = v.shape[2]
-    q, k = fold_positions(q.transpose(-2, -1), k.transpose(-2, -1), height_rel, width_rel, height, width)
-    v = v.transpose(-2, -1)
+    q, k, v = q.transpose(-2, -1) * scale, k.transpose(-2, -1), v.transpose(-2, -1)
+    q, k = fold_positions(q, k, height_rel, width_rel, height, width)
     dim = (max(q.shape[-1], dim_v) + 7) // 8 * 8
     q, k, v = F.pad(q, [0, dim - q.shape[-1]]), F.pad(k, [0, dim - k.shape[-1]]), F.pad(v, [0, dim - dim_v])
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim_v].transpose(-2, -1)
@@ -292,15 +298,15 @@ class RelMha2d(nn.Module):
         """Attend over all positions of the map."""
         B, _, H, W = x.shape
         q, k, v = self.qkv(x).split([self.dim_qk, self.dim_qk, self.dim_out], dim=1)
-        q = q.reshape(B, self.num_heads, self.dim_head, H * W) * self.scale
+        q = q.reshape(B, self.num_heads, self.dim_head, H * W)
         k = k.reshape(B, self.num_heads, self.dim_head, H * W)
         v = v.reshape(B, self.num_heads, -1, H * W)
 
         dropout = self.attn_drop.p if self.training else 0.0
         if self.fused_attn and self.rel_pos and dropout == 0.0:
-            out = attend(q, k, v, self.height_rel, self.width_rel, H, W)
+            out = attend(q, k, v, self.height_rel, self.width_rel, H, W, self.scale)
         else:
-            q, k, v = q.transpose(-2, -1), k.transpose(-2, -1), v.transpose(-2, -1)  # B, heads, N, channels
+            q, k, v = q.transpose(-2, -1) * self.scale, k.transpose(-2, -1), v.transpose(-2, -1)  # B, heads, N, d
             if self.rel_pos:
                 q, k = fold_positions(q, k, self.height_rel, self.width_rel, H, W)
             if self.fused_attn:
