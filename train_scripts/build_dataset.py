@@ -13,7 +13,7 @@ import tyro
 from timm_convattn.data.crops import build_crops, built_crops, load_crops
 from timm_convattn.data.sources import copy_scene_crops
 from timm_convattn.errors import exit_on_input_error
-from timm_convattn.hub.publishing import check_may_publish, publish_crops
+from timm_convattn.hub.publishing import check_redistribution, check_right_to_write, publish_crops
 from timm_convattn.report import format_counts, plot_crops
 
 DATASET_CARD = Path(__file__).parent.parent / 'hub_cards' / 'dataset_card.md.jinja'
@@ -56,7 +56,8 @@ class Args:
 def main(args: Args) -> None:
     """Build, show what came of it, and publish it."""
     if args.push_to_hub is not None:
-        check_may_publish(args.push_to_hub, args.public, drawn=args.flir_root is None, allowed=args.i_have_the_right)
+        check_redistribution(args.public, drawn=args.flir_root is None, allowed=args.i_have_the_right)
+        check_right_to_write(args.push_to_hub)
     crops = built_crops(args.out, args.options()) if args.push_to_hub is not None else None
     if crops is not None:
         print(f'{args.out} is there already, built with the same options')
@@ -70,7 +71,8 @@ def main(args: Args) -> None:
         plot_crops(load_crops(args.out)['train'], args.sheet)
         print(f'some of them: {args.sheet}')
     if args.push_to_hub is not None:
-        print(f'published: {publish_crops(args.out, args.push_to_hub, DATASET_CARD, args.public)}')
+        address = publish_crops(args.out, args.push_to_hub, DATASET_CARD, args.public, args.i_have_the_right)
+        print(f'published: {address}')
 
 
 if __name__ == '__main__':

@@ -105,6 +105,14 @@ def test_public_crops_of_frames_that_are_not_drawn_are_refused_before_work(scrip
     assert not out.exists()
 
 
+def test_public_crops_are_refused_for_a_folder_that_is_there_already_too(hub, script, tiny_crops):
+    repo_id = hub.repo_id()
+    run = script('build_dataset.py', '--out', tiny_crops, '--push-to-hub', repo_id, '--public')  # no --flir-root
+    assert run.returncode == 1
+    assert 'say --i-have-the-right-to-redistribute' in run.stderr
+    assert f'POST /api/datasets/{repo_id}/commit/main' not in hub.requests()
+
+
 def test_public_crops_are_pushed_by_who_says_to_have_the_right(hub, script, tiny_frames, tmp_path):
     repo_id = hub.repo_id()
     command = ['--flir-root', tiny_frames, '--out', tmp_path / 'crops', '--push-to-hub', repo_id, '--public']

@@ -13,13 +13,14 @@ from huggingface_hub.errors import EntryNotFoundError, LocalTokenNotFoundError, 
 from huggingface_hub.hf_api import RepoFile
 
 from timm_convattn.data.crops import built_crops, narrow_crops
+from timm_convattn.data.sources import EMBEDDED_SCENES
 from timm_convattn.errors import InputError
 from timm_convattn.hub.cards import dataset_card, model_card, weights_origin
 from timm_convattn.hub.failures import LOG_IN, explain_hub_failures
 
 __all__ = [
     'Publication',
-    'check_may_publish',
+    'check_redistribution',
     'check_right_to_write',
     'dataset_publication',
     'publish',
@@ -92,7 +93,7 @@ def run_publication(
         'model.safetensors': run / 'model' / 'model.safetensors',
         'results.json': run / 'results.json',
     }
-    message = f'{config["architecture"]} on {record["data"]["origin"]}'
+    message = f'{config["architecture"]} on {record["data"].get("origin", record["data"]["source"])}'
     return Publication(repo_id, 'model', files, message, public, tag, config['architecture'])
 
 
@@ -118,7 +119,9 @@ def dataset_publication(
     return Publication(repo_id, 'dataset', files, f'Crops of {next(iter(made.values()))["origin"]}', public)
 
 
-def publish_crops(folder: Path, repo_id: str, template: Path, public: bool = False) -> str:
+def publish_crops(
+    folder: Path, repo_id: str, template: Path, public: bool = False, may_redistribute: bool = False
+) -> str:
     """Publish crops of four classes, and those of the first two as a configuration of its own.
 
     Args:
@@ -126,14 +129,16 @@ def publish_crops(folder: Path, repo_id: str, template: Path, public: bool = Fal
         repo_id: The repository, owner/name.
         template: `hub_cards/dataset_card.md.jinja`.
         public: Whether everyone may see the repository.
+        may_redistribute: Whether the user has said to have the right to pass the frames on.
 
     Returns:
         The address of the commit.
 
     Raises:
-        InputError: If the crops are not of four classes; and as `publish` does.
+        InputError: If the crops are not of four classes, or must not be public; and as `publish` does.
     """
     made = built_crops(folder)
+    check_redistribution(public, drawn=made is not None and made.origin == EMBEDDED_SCENES, allowed=may_redistribute)
     if made is None or made.options['classes'] != 'four_class':
         raise InputError(f'{folder} has not the four classes that are published: build it with --classes four_class.')
     with tempfile.TemporaryDirectory(prefix='two_class.') as narrowed:
@@ -170,24 +175,22 @@ def publish(publication: Publication) -> str:
     return str(commit.commit_url)
 
 
-def check_may_publish(repo_id: str, public: bool, drawn: bool, allowed: bool) -> None:
-    """Refuse to publish crops where the token cannot write, or where frames are passed on that must not be.
+def check_redistribution(public: bool, drawn: bool, allowed: bool) -> None:
+    """Refuse to make crops public of frames that must not be passed on.
 
     Args:
-        repo_id: The repository, owner/name.
-        public: Whether everyone is to see the repository.
+        public: Whether everyone is to see them.
         drawn: Whether the frames are those that this package draws.
         allowed: Whether the user has said to have the right to pass the frames on.
 
     Raises:
-        InputError: Saying which.
+        InputError: If they must not.
     """
     if public and not (drawn or allowed):
         raise InputError(
             "FLIR's terms forbid to pass its frames on, and crops are parts of them: leave out --public. Where the "
             'frames are yours to give, say --i-have-the-right-to-redistribute.'
         )
-    check_right_to_write(repo_id)
 
 
 def check_right_to_write(repo_id: str) -> None:

@@ -1,9 +1,10 @@
 """Relative attention on a CPU: a block of queries at a time, so that the logits never leave the cache.
 
 What a block needs is computed inside it, its position logits too, and again in the backward pass (as in
-"FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness", arXiv:2205.14135). Memory beyond inputs
-and outputs is one block, whatever the size of the map. Everything stays in the layout in which a convolution gives it,
-channels before positions.
+"FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness", arXiv:2205.14135). Beyond what is of the
+size of inputs and outputs there is the memory of one block, whatever the size of the map; weights that are one block
+are kept for the backward pass. Everything stays in the layout in which a convolution gives it, channels before
+positions.
 """
 
 import math

@@ -8,7 +8,8 @@ rH and rW are learned tables of 2H - 1 and 2W - 1 rows of width d, one pair for 
 
 The position terms need no N x N table. With bH_i = [q_i . rH[y - y_i]] over all y, and bW_i likewise over all x,
 logits[i, j] is the dot product of [q_i, bH_i, bW_i] with [k_j, onehot(y_j), onehot(x_j)]: attention with longer
-queries and keys and no mask, which any fused kernel computes.
+queries and keys and no mask, which any fused kernel computes. On a CPU `blockwise` is faster, which adds the terms to
+the logits of a few queries at a time.
 """
 
 from typing import Any, Final
