@@ -11,6 +11,7 @@ import tyro
 from timm_convattn.complexity import complexity_record
 from timm_convattn.errors import exit_on_input_error
 from timm_convattn.files import write_json
+from timm_convattn.models import MODULES
 
 
 def main(out: Path) -> None:
@@ -19,7 +20,7 @@ def main(out: Path) -> None:
     Args:
         out: The results file to write (JSON).
     """
-    ours = timm.list_models(module=['aresnet', 'avgg', 'convattn'])
+    ours = timm.list_models(module=MODULES)
     write_json(out, complexity_record([*ours, 'resnet50', 'vgg16']))
     print(f'{out}: {len(ours)} models of this package and two of timm')
 

@@ -44,6 +44,10 @@ class LocalHub:
         fault = json.dumps({'match': match, 'times': times, **what}).encode()
         urlopen(Request(f'{self.url}/_faults', data=fault, method='POST'), timeout=10).close()
 
+    def read(self, repo_id, name, repo_type='model'):
+        """The text of a file in a repository."""
+        return Path(self.api().hf_hub_download(repo_id, name, repo_type=repo_type)).read_text()
+
     def requests(self):
         with urlopen(f'{self.url}/_requests', timeout=10) as answer:
             return json.load(answer)
@@ -105,6 +109,22 @@ def finished_run(root, tiny_crops, tmp_path_factory):
     command = [sys.executable, 'train_scripts/finetune.py', '--data', tiny_crops, '--output', folder, *TINY_RUN]
     subprocess.run([*map(str, command)], cwd=root, check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture
+def card_template(root):
+    return root / 'hub_cards' / 'model_card.md.jinja'
+
+
+@pytest.fixture
+def publication(hub, finished_run, card_template):
+    """What of the run goes to a repository that is not there yet."""
+    from timm_convattn.hub.publishing import run_publication
+
+    def make(**kwargs):
+        return run_publication(finished_run, **{'repo_id': hub.repo_id(), 'template': card_template, **kwargs})
+
+    return make
 
 
 @pytest.fixture(scope='session')

@@ -50,9 +50,7 @@ def test_data_set_is_private_and_its_card_says_counts_terms_and_how_it_was_made(
     repo_id, _ = pushed
     with pytest.raises(RepositoryNotFoundError):
         hub.api('hf_other').dataset_info(repo_id)
-    path = hub.api().hf_hub_download(repo_id, 'README.md', repo_type='dataset')
-    with open(path) as file:  # noqa: PTH123
-        _, header, body = file.read().split('---\n', 2)
+    _, header, body = hub.read(repo_id, 'README.md', 'dataset').split('---\n', 2)
     assert [config['config_name'] for config in yaml.safe_load(header)['configs']] == ['four_class', 'two_class']
     assert '| train | 10 | 9 | 9 | 0 | 28 |' in body
     assert '| validation | 4 | 4 | 8 |' in body
@@ -68,9 +66,7 @@ def test_crops_from_the_hub_train_a_model_and_are_named_in_its_card(pushed, hub,
     args = ['--data', repo_id, '--data-config', 'two_class', '--img-size', 32, '--batch-size', 8, '--epochs', 1]
     run = script('finetune.py', *args, '--threads', 1, '--output', tmp_path / 'run', '--push-to-hub', model)
     assert run.returncode == 0, run.stderr
-    path = hub.api().hf_hub_download(model, 'README.md')
-    with open(path) as file:  # noqa: PTH123
-        header = yaml.safe_load(file.read().split('---')[1])
+    header = yaml.safe_load(hub.read(model, 'README.md').split('---')[1])
     assert header['datasets'] == [repo_id]
     again = script('validate.py', '--model', f'hf-hub:{model}', '--data', repo_id, '--data-config', 'two_class')
     assert again.returncode == 0, again.stderr

@@ -8,9 +8,11 @@ import pytest
 from timm_convattn.errors import InputError
 from timm_convattn.hub.failures import explain_hub_failures
 from timm_convattn.hub.loading import fetch_weights
+from timm_convattn.hub.publishing import publish
 
 
-def publish(script, run, repo_id, **changes):
+def refusal(script, run, repo_id, **changes):
+    """What publish.py says when it refuses."""
     finished = script('publish.py', '--run', run, '--repo-id', repo_id, **changes)
     assert finished.returncode == 1, finished.stdout
     assert 'Traceback' not in finished.stderr
@@ -19,31 +21,31 @@ def publish(script, run, repo_id, **changes):
 
 
 def test_missing_token_says_how_to_log_in(script, finished_run):
-    said = publish(script, finished_run, 'you/x', HF_TOKEN=None)
+    said = refusal(script, finished_run, 'you/x', HF_TOKEN=None)
     assert 'There is no token' in said
     assert '`hf auth login`' in said
 
 
 def test_bad_token_is_refused_and_not_printed(script, finished_run):
-    said = publish(script, finished_run, 'you/x', HF_TOKEN='hf_verysecret')
+    said = refusal(script, finished_run, 'you/x', HF_TOKEN='hf_verysecret')
     assert 'the Hub does not accept the token' in said
 
 
 def test_token_that_only_reads_is_refused(script, finished_run):
-    assert 'The token of you can only read' in publish(script, finished_run, 'you/x', HF_TOKEN='hf_reader')
+    assert 'The token of you can only read' in refusal(script, finished_run, 'you/x', HF_TOKEN='hf_reader')
 
 
 def test_namespace_of_someone_else_is_refused_with_ones_own(script, finished_run):
-    assert 'cannot write to other/: use you/x' in publish(script, finished_run, 'other/x')
+    assert 'cannot write to other/: use you/x' in refusal(script, finished_run, 'other/x')
 
 
 @pytest.mark.parametrize('name', ['justaname', 'you/', '/x'])
 def test_name_without_owner_is_refused(script, finished_run, name):
-    assert 'wanted owner/name' in publish(script, finished_run, name)
+    assert 'wanted owner/name' in refusal(script, finished_run, name)
 
 
 def test_name_that_the_hub_does_not_allow_is_refused(script, finished_run):
-    assert 'that is no name of a repository' in publish(script, finished_run, 'you/a--b')
+    assert 'that is no name of a repository' in refusal(script, finished_run, 'you/a--b')
 
 
 @pytest.mark.parametrize(
@@ -58,37 +60,29 @@ def test_name_that_the_hub_does_not_allow_is_refused(script, finished_run):
         (dict(), r'the connection failed'),
     ],
 )
-def test_failed_commit_says_why_and_leaves_the_last_one(hub, finished_run, root, fault, message):
-    from timm_convattn.hub.publishing import publish, run_publication
-
-    repo_id = hub.repo_id()
-    hub.fail(f'POST /api/models/{repo_id}/commit', times=10, **fault)
+def test_failed_commit_says_why_and_leaves_the_last_one(hub, publication, fault, message):
+    made = publication()
+    hub.fail(f'POST /api/models/{made.repo_id}/commit', times=10, **fault)
     with pytest.raises(InputError, match=message) as refused:
-        publish(run_publication(finished_run, repo_id, root / 'hub_cards' / 'model_card.md.jinja'))
+        publish(made)
     assert 'hf_you' not in str(refused.value)
-    assert hub.api().list_repo_files(repo_id) == ['.gitattributes']
+    assert hub.api().list_repo_files(made.repo_id) == ['.gitattributes']
 
 
-def test_upload_that_is_cut_once_goes_on_by_itself(hub, finished_run, root):
-    from timm_convattn.hub.publishing import publish, run_publication
-
-    repo_id = hub.repo_id()
-    made = run_publication(finished_run, repo_id, root / 'hub_cards' / 'model_card.md.jinja', license='bsd-3-clause')
-    made.files['new.bin'] = repo_id.encode()  # a content that the server does not have yet
+def test_upload_that_is_cut_once_goes_on_by_itself(hub, publication):
+    made = publication(license='bsd-3-clause')
+    made.files['new.bin'] = made.repo_id.encode()  # a content that the server does not have yet
     hub.fail('PUT /_lfs')
     publish(made)
-    assert 'new.bin' in hub.api().list_repo_files(repo_id)
+    assert 'new.bin' in hub.api().list_repo_files(made.repo_id)
 
 
-def test_rate_limit_that_passes_is_waited_for(hub, finished_run, root):
-    from timm_convattn.hub.publishing import publish, run_publication
-
-    repo_id = hub.repo_id()
-    made = run_publication(finished_run, repo_id, root / 'hub_cards' / 'model_card.md.jinja')
-    made.files['new.bin'] = repo_id.encode()
+def test_rate_limit_that_passes_is_waited_for(hub, publication):
+    made = publication()
+    made.files['new.bin'] = made.repo_id.encode()
     hub.fail('PUT /_lfs', status=429, headers={'Retry-After': '0'})
     publish(made)
-    assert 'new.bin' in hub.api().list_repo_files(repo_id)
+    assert 'new.bin' in hub.api().list_repo_files(made.repo_id)
 
 
 def test_repository_that_is_not_there_is_said(script, hub):

@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from backbones import random_backbone
 from huggingface_hub import constants
 from timm.models import _registry
 
@@ -72,7 +73,7 @@ def test_revision_pinned_by_its_commit_stays_what_it_was(published, hub, tmp_pat
 
 def test_tag_that_names_the_repository_loads_it(published, hub, monkeypatch):
     model, repo_id, _ = published
-    config = json.loads(open_file(hub, repo_id, 'config.json'))
+    config = json.loads(hub.read(repo_id, 'config.json'))
     architecture = config['architecture']
     known = timm.get_pretrained_cfg(architecture)
     input_size = tuple(config['pretrained_cfg']['input_size'])
@@ -85,23 +86,12 @@ def test_tag_that_names_the_repository_loads_it(published, hub, monkeypatch):
     assert again.pretrained_cfg['label_names'] == CLASSES
 
 
-def open_file(hub, repo_id, name):
-    with open(hub.api().hf_hub_download(repo_id, name)) as file:  # noqa: PTH123
-        return file.read()
-
-
 @pytest.fixture
 def backbone_weights(hub, tmp_path):
     """Puts a backbone with random weights and statistics where timm has its own, and gives it."""
 
     def make(name, tag):
-        torch.manual_seed(0)
-        backbone = timm.create_model(name).eval()
-        for module in backbone.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                torch.nn.init.normal_(module.running_mean, std=0.1)
-                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+        backbone = random_backbone(name)
         (tmp_path / tag).mkdir()
         safetensors.torch.save_file(backbone.state_dict(), tmp_path / tag / 'model.safetensors')
         (tmp_path / tag / 'config.json').write_text(json.dumps({'architecture': name, 'pretrained_cfg': {}}))

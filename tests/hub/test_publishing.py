@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -13,21 +12,6 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from timm_convattn.errors import InputError
 from timm_convattn.hub.publishing import publish, run_publication
-
-
-@pytest.fixture
-def card_template(root):
-    return root / 'hub_cards' / 'model_card.md.jinja'
-
-
-@pytest.fixture
-def publication(hub, finished_run, card_template):
-    """What of the run goes to a repository that is not there yet."""
-
-    def make(**kwargs):
-        return run_publication(finished_run, **{'repo_id': hub.repo_id(), 'template': card_template, **kwargs})
-
-    return make
 
 
 def commits(hub, repo_id):
@@ -52,18 +36,17 @@ def test_script_publishes_a_run_in_one_private_commit_with_a_tag(hub, script, fi
 def test_what_is_published_is_the_runs_and_names_its_own_input_classes_and_licence(hub, publication, finished_run):
     made = publication(license='cc-by-4.0')
     publish(made)
-    download = hub.api().hf_hub_download
-    config = json.loads(Path(download(made.repo_id, 'config.json')).read_text())
+    config = json.loads(hub.read(made.repo_id, 'config.json'))
     assert config['architecture'] == 'aresnet18_relmha'
     assert config['label_names'] == ['person', 'vehicle', 'bicycle', 'dog']
     assert config['pretrained_cfg']['input_size'] == [1, 32, 32]
     assert config['pretrained_cfg']['license'] == 'cc-by-4.0'
     assert not {'tag', 'origin_url', 'paper_ids', 'hf_hub_id', 'url'} & config['pretrained_cfg'].keys()
-    theirs = safetensors.torch.load_file(download(made.repo_id, 'model.safetensors'))
+    theirs = safetensors.torch.load_file(hub.api().hf_hub_download(made.repo_id, 'model.safetensors'))
     ours = safetensors.torch.load_file(finished_run / 'model' / 'model.safetensors')
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[key], ours[key]) for key in ours)
-    card = Path(download(made.repo_id, 'README.md')).read_text()
+    card = hub.read(made.repo_id, 'README.md')
     assert yaml.safe_load(card.split('---')[1])['license'] == 'cc-by-4.0'
 
 
@@ -148,7 +131,7 @@ def test_snippets_of_a_published_card_run(hub, publication, tmp_path, monkeypatc
 
     made = publication()
     publish(made)
-    card = Path(hub.api().hf_hub_download(made.repo_id, 'README.md')).read_text()
+    card = hub.read(made.repo_id, 'README.md')
     snippets = re.findall(r'```python\n(.*?)```', card, flags=re.DOTALL)
     assert len(snippets) == 4
     Image.new('L', (40, 70)).save(tmp_path / 'crop.png')

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from backbones import random_backbone
 
 from timm_convattn import calibrate_norms
 from timm_convattn.layers.conv_attn import ConvAttn, Transition
@@ -16,14 +17,7 @@ def images():
 @pytest.fixture
 def models(tmp_path):
     """A resnet18 with random weights and statistics, and an aresnet18 that starts from it."""
-    torch.manual_seed(0)
-    backbone = timm.create_model('resnet18')
-    for module in backbone.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.normal_(module.running_mean, std=0.1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, std=0.1)
+    backbone = random_backbone('resnet18')
     torch.save(backbone.state_dict(), tmp_path / 'weights.pth')
     overlay = dict(file=str(tmp_path / 'weights.pth'))
     return backbone, timm.create_model('aresnet18_relmha', pretrained=True, pretrained_cfg_overlay=overlay)

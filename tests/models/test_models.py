@@ -6,6 +6,7 @@ import sys
 import pytest
 import timm
 import torch
+from backbones import random_backbone
 from timm.models import save_for_hf
 
 import timm_convattn
@@ -156,15 +157,8 @@ def test_position_tables_are_not_decayed(name):
 
 
 def backbone_weights(backbone, path, **kwargs):
-    """A backbone with random weights and statistics, saved; equality then means something."""
-    torch.manual_seed(0)
-    backbone = timm.create_model(backbone, **kwargs).eval()
-    for module in backbone.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.normal_(module.running_mean, std=0.1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.normal_(module.bias, std=0.1)
+    """A backbone with random weights and statistics, saved."""
+    backbone = random_backbone(backbone, **kwargs)
     torch.save(backbone.state_dict(), path)
     return backbone
 

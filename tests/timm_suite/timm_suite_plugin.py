@@ -9,10 +9,9 @@ import os
 import timm
 import timm.models
 
-import timm_convattn  # noqa: F401  registers the models
+from timm_convattn.models import MODULES  # registers the models
 
 WANTED = set(os.environ['TIMM_SUITE_MODELS'].split(','))
-OUR_MODULES = ['aresnet', 'avgg', 'convattn']
 NEED_WEIGHTS = {'test_model_load_pretrained', 'test_model_features_pretrained', 'test_model_inference'}
 list_all_models = timm.list_models
 
@@ -23,7 +22,7 @@ def is_wanted(name):
 
 def list_our_models(filter='', module='', *args, **kwargs):
     if not isinstance(module, str):  # timm's list of the modules whose models give intermediate features: ours do too
-        module = [*module, *OUR_MODULES]
+        module = [*module, *MODULES]
     return [name for name in list_all_models(filter, module, *args, **kwargs) if is_wanted(name)]
 
 

@@ -11,10 +11,10 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 
 from timm_convattn.data.sources import EMBEDDED_SCENES
 from timm_convattn.errors import InputError
+from timm_convattn.models import MODULES
 
 __all__ = ['Origin', 'dataset_card', 'model_card', 'weights_origin']
 
-OUR_MODULES = ['aresnet', 'avgg', 'convattn']
 NOT_IN_A_RECIPE = ('config', 'output', 'resume', 'push_to_hub')
 SMALL_GROUP = 20  # crops below which an accuracy says little
 
@@ -110,7 +110,7 @@ def model_card(
         classes=', '.join(data['class_names']),
         size=f'{height} x {width}',
         drawn=data['origin'] == EMBEDDED_SCENES,
-        imports=timm.models.is_model_in_modules(architecture, OUR_MODULES),
+        imports=timm.models.is_model_in_modules(architecture, MODULES),
         repo_id=repo_id,
         mode='L' if record['model']['input']['input_size'][0] == 1 else 'RGB',
         data=f'[{data_name}](https://huggingface.co/datasets/{data_name})' if data['repo_id'] else data_name,

@@ -10,7 +10,7 @@ positions.
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -48,20 +48,13 @@ def blockwise_attention(
     return out.view(*q.shape[:2], *out.shape[1:]).to(v.dtype)
 
 
-class _Block(NamedTuple):
-    """Some queries of some heads."""
-
-    heads: slice
-    queries: slice
-
-
-def _blocks(heads: int, positions: int) -> Iterator[_Block]:
-    """Divide the queries of all heads so that the logits of a block fit into the cache."""
+def _blocks(heads: int, positions: int) -> Iterator[tuple[slice, slice]]:
+    """Divide the queries of all heads, into some queries of some heads whose logits fit into the cache."""
     many = max(1, min(heads, BLOCK_LOGITS // positions**2))
     queries = positions if many > 1 else max(1, min(positions, BLOCK_LOGITS // positions))
     for head in range(0, heads, many):
         for query in range(0, positions, queries):
-            yield _Block(slice(head, head + many), slice(query, query + queries))
+            yield slice(head, head + many), slice(query, query + queries)
 
 
 def _buffer(q: torch.Tensor) -> torch.Tensor:

@@ -4,4 +4,6 @@ from timm_convattn.models.aresnet import AAResNet, AResNet
 from timm_convattn.models.avgg import AAVgg, AVgg
 from timm_convattn.models.convattn import ConvAttnNet
 
-__all__ = ['AAResNet', 'AAVgg', 'AResNet', 'AVgg', 'ConvAttnNet']
+__all__ = ['MODULES', 'AAResNet', 'AAVgg', 'AResNet', 'AVgg', 'ConvAttnNet']
+
+MODULES = ['aresnet', 'avgg', 'convattn']  # by these names timm's registry knows the modules of this package
