@@ -313,7 +313,12 @@ def _rounding(stage: nn.Module, dim: int) -> tuple[int, bool]:
 
 def _output_size(module: nn.Module, in_chans: int, size: tuple[int, int]) -> tuple[int, int] | None:
     """Give the size of the map that a module makes of one of `size`, None if it does not take that one."""
-    on_meta = copy.deepcopy(module).to('meta', torch.float32).eval()
+    # a copy whose tensors are on the meta device from the start: none of the module's data is copied
+    without_data: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().to('meta'), p.requires_grad) for p in module.parameters()
+    }
+    without_data |= {id(buffer): buffer.to('meta') for buffer in module.buffers()}
+    on_meta = copy.deepcopy(module, without_data).float().eval()
     try:
         height, width = on_meta(torch.empty(1, in_chans, *size, device='meta')).shape[2:]
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):  # whatever a backbone checks or hits
