@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 # set before torch and the Hub's clients are imported, and inherited by the processes that tests start
-_HOME = Path(os.environ.setdefault('CONVATTN_TEST_HOME', tempfile.mkdtemp(prefix='convattn-tests.')))
+_HOME = Path(os.environ.get('CONVATTN_TEST_HOME') or tempfile.mkdtemp(prefix='convattn-tests.'))
 os.environ.update(
+    CONVATTN_TEST_HOME=str(_HOME),
     HF_HUB_OFFLINE='1',
     HF_HOME=str(_HOME / 'hf' / os.environ.get('PYTEST_XDIST_WORKER', 'main')),
     XDG_CACHE_HOME=str(_HOME / 'cache'),
@@ -21,6 +23,12 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def pytest_unconfigure(config):
+    """Nothing of a run is left behind; under xdist its first process comes last and clears for all."""
+    if 'PYTEST_XDIST_WORKER' not in os.environ:
+        shutil.rmtree(_HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope='session')
