@@ -33,10 +33,11 @@ def formula(q, k, v, height_rel, width_rel):
 
 @pytest.mark.parametrize('block', [1, 60, 700, 10**9])  # less than a query, some queries, some heads, everything
 @pytest.mark.parametrize('size', [(5, 7), (1, 1), (1, 6), (6, 6)])
-def test_outputs_and_gradients_are_the_formulas(size, block, monkeypatch):
+@pytest.mark.parametrize('scale', [0.5, 300.0])  # 300: powers of two of these logits would be infinite
+def test_outputs_and_gradients_are_the_formulas(size, block, scale, monkeypatch):
     monkeypatch.setattr(blockwise, 'BLOCK_LOGITS', block)
     given = tensors(*size)
-    ours, expected = blockwise_attention(*given, scale=0.5), formula(given[0] * 0.5, *given[1:])
+    ours, expected = blockwise_attention(*given, scale=scale), formula(given[0] * scale, *given[1:])
     torch.testing.assert_close(ours, expected)
     weights = torch.randn_like(expected)
     for found, wanted in zip(

@@ -17,6 +17,8 @@ import torch
 __all__ = ['blockwise_attention']
 
 BLOCK_LOGITS = 2**18  # one MiB of float32, which a core's cache holds
+VECTOR = 64  # queries that torch's loops take at once
+LOG_2 = math.log(2)
 
 
 def blockwise_attention(
@@ -51,7 +53,10 @@ def blockwise_attention(
 def _blocks(heads: int, positions: int) -> Iterator[tuple[slice, slice]]:
     """Divide the queries of all heads, into some queries of some heads whose logits fit into the cache."""
     many = max(1, min(heads, BLOCK_LOGITS // positions**2))
-    queries = positions if many > 1 else max(1, min(positions, BLOCK_LOGITS // positions))
+    queries = positions
+    if many == 1 and positions**2 > BLOCK_LOGITS:
+        queries = max(1, BLOCK_LOGITS // positions)
+        queries -= queries % VECTOR if queries > VECTOR else 0
     for head in range(0, heads, many):
         for query in range(0, positions, queries):
             yield slice(head, head + many), slice(query, query + queries)
@@ -63,21 +68,25 @@ def _buffer(q: torch.Tensor) -> torch.Tensor:
     return q.new_empty(min(max(BLOCK_LOGITS, positions), heads * positions**2))
 
 
+def _view(buffer: torch.Tensor, *shape: int) -> torch.Tensor:
+    return buffer[: math.prod(shape)].view(shape)
+
+
 @lru_cache(maxsize=64)
 def _offset_rows(height: int, width: int) -> torch.Tensor:
     """Number the rows of both tables, one below the other, that a position needs for every place along both axes.
 
     Returns:
-        (N, H + W), row `size - 1 + offset` of a table is that of `offset`.
+        (H + W, N), row `size - 1 + offset` of a table is that of `offset`.
     """
     with torch.inference_mode(False):  # it is kept, and used in every mode
         ys, xs = torch.arange(height), torch.arange(width)
-        rows = (ys - ys.unsqueeze(1) + (height - 1)).repeat_interleave(width, 0)
-        columns = (xs - xs.unsqueeze(1) + (width - 1)).repeat(height, 1) + (2 * height - 1)
-        return torch.cat([rows, columns], dim=1)
+        rows = (ys.unsqueeze(1) - ys + (height - 1)).repeat_interleave(width, 1)
+        columns = (xs.unsqueeze(1) - xs + (width - 1)).repeat(1, height) + (2 * height - 1)
+        return torch.cat([rows, columns])
 
 
-def _weights(
+def _logits(
     q: torch.Tensor,
     k: torch.Tensor,
     tables: torch.Tensor,
@@ -85,31 +94,35 @@ def _weights(
     offsets: torch.Tensor,
     height: int,
     buffer: torch.Tensor,
+    less: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Compute the attention weights of a block.
+    """Compute the logits of a block.
 
     Args:
-        q: (heads, queries, d)
+        q: (heads, d, queries)
         k: (heads, d, N)
         tables: (2 * H - 1 + 2 * W - 1, d)
         scale: Of the logits.
-        offsets: (queries, H + W) rows of the tables.
+        offsets: (H + W, queries) rows of the tables.
         height: H
         buffer: Memory for the result: fresh memory for each block would cost more than what is computed in it.
+        less: (heads, 1, queries) what to take off all logits of a query.
 
     Returns:
-        (heads, queries, N)
+        (heads, N, queries): queries come last, so that a place's term is added to a row of them at once.
     """
-    by_offset = (q @ (tables.t() * scale)).gather(-1, offsets.expand(len(q), *offsets.shape))
-    rows, columns = by_offset[..., :height].unsqueeze(3), by_offset[..., height:].unsqueeze(2)
-    logits = _view(buffer, len(q), q.shape[1], k.shape[2])
-    torch.add(rows, columns, out=logits.unflatten(2, (height, -1)))
-    logits.baddbmm_(q, k, alpha=scale)
-    return torch.softmax(logits, dim=-1, out=logits)
+    by_offset = ((tables * scale) @ q).gather(1, offsets.expand(len(q), *offsets.shape))
+    rows, columns = by_offset[:, :height], by_offset[:, height:]
+    rows = (rows if less is None else rows - less).unsqueeze(2)
+    logits = _view(buffer, len(q), k.shape[2], q.shape[2])
+    torch.add(rows, columns.unsqueeze(1), out=logits.unflatten(1, (height, -1)))
+    return logits.baddbmm_(k.transpose(1, 2), q, alpha=scale)
 
 
-def _view(buffer: torch.Tensor, *shape: int) -> torch.Tensor:
-    return buffer[: math.prod(shape)].view(shape)
+def _are_small(q: torch.Tensor, k: torch.Tensor, tables: torch.Tensor, scale: float) -> bool:
+    """Tell whether no logit can be so large that its power of two, or a sum of them, leaves the range of float32."""
+    longest_q, longest_k, longest_row = (x.square().sum(-2).max().sqrt() for x in (q, k, tables.t()))
+    return bool(scale / LOG_2 * longest_q * (longest_k + 2 * longest_row) < 60)
 
 
 class _BlockwiseAttention(torch.autograd.Function):
@@ -124,50 +137,64 @@ class _BlockwiseAttention(torch.autograd.Function):
         height: int,
         width: int,
         scale: float,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute the output, and give the weights where all of them are one block."""
-        offsets, out, buffer = _offset_rows(height, width), torch.empty_like(v), _buffer(q)
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Compute the output; and the weights, if they are one block, or else the logarithms of their divisors."""
+        offsets, buffer = _offset_rows(height, width), _buffer(q)
         with torch.autocast('cpu', enabled=False):
+            if len(q) * q.shape[2] ** 2 <= BLOCK_LOGITS:
+                logits = _logits(q, k, tables, scale, offsets, height, buffer)
+                weights = torch.softmax(logits, dim=1, out=logits)
+                return torch.bmm(v, weights), weights, q.new_empty(0)
+
+            # powers of two, several times faster than those of e; and as they are where none can be large
+            out, divisors, small = torch.empty_like(v), torch.empty_like(q[:, :1]), _are_small(q, k, tables, scale)
             for heads, queries in _blocks(len(q), q.shape[2]):
-                q_block = q[heads, :, queries].transpose(1, 2).contiguous()
-                weights = _weights(q_block, k[heads], tables, scale, offsets[queries], height, buffer)
-                out[heads, :, queries] = torch.bmm(v[heads], weights.transpose(1, 2))
-        return out, weights if len(weights) == len(q) and weights.shape[1] == q.shape[2] else q.new_empty(0)
+                block = heads, slice(None), queries
+                logits = _logits(q[block], k[heads], tables, scale / LOG_2, offsets[:, queries], height, buffer)
+                largest = 0.0 if small else logits.amax(1, keepdim=True)
+                weights = (logits if small else logits.sub_(largest)).exp2_()
+                total = weights.sum(1, keepdim=True)
+                torch.div(torch.bmm(v[heads], weights), total, out=out[block])
+                torch.add(largest, total.log2(), out=divisors[block])
+        return out, q.new_empty(0), divisors
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Keep what the gradients need; of the weights no more than one block."""
         *tensors, height, width, scale = inputs
-        ctx.mark_non_differentiable(output[1])
+        ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(*tensors, *output)
         ctx.size, ctx.scale = (height, width), scale
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_out: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, d_out: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Compute the gradients, and for them the weights once more, if they are not here."""
-        q, k, v, tables, out, kept = ctx.saved_tensors
+        q, k, v, tables, out, kept, divisors = ctx.saved_tensors
         (height, width), scale = ctx.size, ctx.scale
         offsets, d_buffer = _offset_rows(height, width), _buffer(q)
         buffer = d_buffer if len(kept) else _buffer(q)
         d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         d_tables = torch.zeros_like(tables)
         with torch.autocast('cpu', enabled=False):
-            mean = (d_out * out).sum(1).unsqueeze(2)  # heads, N, 1: what softmax takes off the gradient of its output
+            d_out = d_out.contiguous()  # a gradient may be one number, expanded
+            mean = (d_out * out).sum(1, keepdim=True)  # heads, 1, N: what softmax takes off the gradient of its output
             for heads, queries in _blocks(len(q), q.shape[2]):
-                q_block, d_block = q[heads, :, queries].transpose(1, 2).contiguous(), d_out[heads, :, queries]
-                weights = kept
+                block = heads, slice(None), queries
+                q_block, d_block, weights = q[block], d_out[block], kept
                 if len(kept) == 0:
-                    weights = _weights(q_block, k[heads], tables, scale, offsets[queries], height, buffer)
-                d_v[heads].baddbmm_(d_block, weights)
-                d_logits = torch.bmm(d_block.transpose(1, 2), v[heads], out=_view(d_buffer, *weights.shape))
-                d_logits.sub_(mean[heads, queries]).mul_(weights)
-                d_k[heads].baddbmm_(q_block.transpose(1, 2), d_logits, alpha=scale)
-                by_place = d_logits.unflatten(2, (height, width))
-                by_offset = torch.cat([by_place.sum(3), by_place.sum(2)], dim=2)
-                d_rows = by_offset.new_zeros(*q_block.shape[:2], len(tables))
-                d_rows.scatter_(-1, offsets[queries].expand(by_offset.shape), by_offset)
-                d_tables.addmm_(d_rows.flatten(0, 1).t(), q_block.flatten(0, 1), alpha=scale)
-                d_q_block = (d_rows @ tables).baddbmm_(d_logits, k[heads].transpose(1, 2))
-                torch.mul(d_q_block.transpose(1, 2), scale, out=d_q[heads, :, queries])
+                    weights = _logits(
+                        q_block, k[heads], tables, scale / LOG_2, offsets[:, queries], height, buffer, divisors[block]
+                    ).exp2_()
+                d_v[heads].baddbmm_(d_block, weights.transpose(1, 2))
+                d_logits = torch.bmm(v[heads].transpose(1, 2), d_block, out=_view(d_buffer, *weights.shape))
+                d_logits.sub_(mean[block]).mul_(weights)
+                d_k[heads].baddbmm_(q_block, d_logits.transpose(1, 2), alpha=scale)
+                by_place = d_logits.unflatten(1, (height, width))
+                by_offset = torch.cat([by_place.sum(2), by_place.sum(1)], dim=1)
+                d_rows = by_offset.new_zeros(len(q_block), len(tables), q_block.shape[2])
+                d_rows.scatter_(1, offsets[:, queries].expand(by_offset.shape), by_offset)
+                d_tables.add_(torch.einsum('hon,hdn->od', d_rows, q_block), alpha=scale)
+                d_q_block = (tables.t() @ d_rows).baddbmm_(k[heads], d_logits)
+                torch.mul(d_q_block, scale, out=d_q[block])
         return d_q, d_k, d_v, d_tables, None, None, None

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from timm.layers import to_2tuple, trunc_normal_, use_fused_attn
 
 from timm_convattn.layers.blockwise import blockwise_attention
+from timm_convattn.layers.pointwise import PointwiseConv2d
 
 __all__ = [
     'RelMha2d',
@@ -32,9 +33,6 @@ __all__ = [
     'position_tables',
     'resample_table',
 ]
-
-
-SMALLEST_FOR_BLOCKS = 10  # positions; below, one fused kernel costs less than the parts of a block
 
 
 def check_heads(name: str, width: int, num_heads: int) -> None:
@@ -158,8 +156,8 @@ def attend(
 ) -> torch.Tensor:
     """Attend with relative positions (Eq. 3), in memory linear in the positions, by what is fastest where it runs.
 
-    On a CPU a block of queries at a time; elsewhere, on the smallest maps, and in every captured graph, by the fused
-    kernel, for whose sake queries, keys and values are padded to one width.
+    On a CPU a block of queries at a time; elsewhere, and in every captured graph, by the fused kernel, for whose sake
+    queries, keys and values are padded to one width.
 
     Args:
         q: (B, num_heads, d, N)
@@ -176,7 +174,7 @@ def attend(
     """
     if not torch.jit.is_scripting():  # a script leaves out what stands inside
         captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if q.device.type == 'cpu' and not captured and height * width >= SMALLEST_FOR_BLOCKS:
+        if q.device.type == 'cpu' and not captured:
             height_rel, width_rel = _sized(height_rel, 2 * height - 1), _sized(width_rel, 2 * width - 1)
             return blockwise_attention(q, k, v, height_rel, width_rel, scale)
     dim_v = v.shape[2]
@@ -262,7 +260,7 @@ class RelMha2d(nn.Module):
         self.rel_pos = rel_pos
         self.fused_attn = use_fused_attn()
 
-        self.qkv = nn.Conv2d(dim, 2 * dim_qk + dim_out, 1, bias=qkv_bias, **dd)
+        self.qkv = PointwiseConv2d(dim, 2 * dim_qk + dim_out, bias=qkv_bias, **dd)
         if rel_pos:
             self.height_rel = nn.Parameter(torch.empty(2 * height - 1, self.dim_head, **dd))
             self.width_rel = nn.Parameter(torch.empty(2 * width - 1, self.dim_head, **dd))
@@ -270,7 +268,7 @@ class RelMha2d(nn.Module):
             self.register_parameter('height_rel', None)
             self.register_parameter('width_rel', None)
         self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Conv2d(dim_out, dim_out, 1, **dd) if attn_proj else nn.Identity()
+        self.proj = PointwiseConv2d(dim_out, dim_out, **dd) if attn_proj else nn.Identity()
         self.proj_drop = nn.Dropout(proj_drop)
         self.reset_parameters()
 
