@@ -33,6 +33,10 @@ class Args:
     """Smallest side of a box to keep, in pixels. The paper keeps all."""
     num_proc: int = 1
     """Processes that decode. The crops are the same whatever their number."""
+    engine: Literal['local', 'ray'] = 'local'
+    """ray: decode on the nodes of a Ray cluster, which see the frames under the same path. The crops are the same."""
+    address: str | None = None
+    """Of the Ray cluster, host:port or ray://host:port. None: one on this machine, of --num-proc processors."""
     missing: Literal['fail', 'skip'] = 'fail'
     """What to do with frames that are not on disk or cannot be decoded."""
     bits: Literal[8, 16] = 8
@@ -64,7 +68,8 @@ def main(args: Args) -> None:
     elif args.flir_root is None:
         crops = copy_scene_crops(args.out)
     else:
-        crops = build_crops(args.flir_root, args.out, num_proc=args.num_proc, **args.options())
+        workers: dict[str, Any] = {'num_proc': args.num_proc, 'engine': args.engine, 'address': args.address}
+        crops = build_crops(args.flir_root, args.out, **workers, **args.options())
     print(f'crops of {crops.origin}: {args.out}')
     print(format_counts(crops))
     if args.sheet is not None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from timm_convattn.data.flir import Box, Frame, read_flir, read_pixels, scale_percentiles
+from timm_convattn.data.flir import Box, Frame, read_flir, read_frame, scale_percentiles
 from timm_convattn.errors import InputError
 
 BOX = [10, 20, 30, 40]
@@ -22,7 +22,7 @@ def test_frames_and_boxes_of_both_layouts_are_read(flir_writer, layout, bicycle)
     assert frame.boxes == (Box('person', 10, 20, 30, 40), Box(bicycle, 0, 0, 5, 6))
     assert (frame.stem, frame.width, frame.height) == ('TEST_00000', 640, 512)
     assert frame.source == frame.path.relative_to(writer.folder).as_posix()
-    assert read_pixels(frame).shape == (512, 640)
+    assert read_frame(frame).size == (640, 512)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_truncated_frame_is_named(flir_writer):
     (path,) = writer.frames('train')
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match=r'TEST_00000.jpeg cannot be decoded .*truncated'):
-        read_pixels(frame_of(path))
+        read_frame(frame_of(path))
 
 
 @pytest.mark.parametrize('content', [b'', b'not an image', b'\x89PNG\r\n\x1a\n'])
@@ -165,21 +165,21 @@ def test_what_is_no_image_is_named(tmp_path, content):
     path = tmp_path / 'frame.jpeg'
     path.write_bytes(content)
     with pytest.raises(InputError, match=r'frame\.jpeg cannot be decoded'):
-        read_pixels(frame_of(path))
+        read_frame(frame_of(path))
 
 
 def test_frame_of_another_size_than_annotated_is_refused(tmp_path):
     path = tmp_path / 'frame.jpeg'
     Image.new('RGB', (416, 416)).save(path)
     with pytest.raises(InputError, match=r'416 x 416 pixels \(RGB\), its annotations say 640 x 512'):
-        read_pixels(frame_of(path))
+        read_frame(frame_of(path))
 
 
 def test_rgb_frame_of_the_annotated_size_becomes_grey(tmp_path):
     path = tmp_path / 'frame.png'
     grey = np.random.default_rng(0).integers(0, 256, (416, 416), dtype=np.uint8)
     Image.fromarray(np.stack([grey] * 3, axis=-1)).save(path)
-    assert np.array_equal(read_pixels(frame_of(path, (416, 416))), grey)
+    assert np.array_equal(np.asarray(read_frame(frame_of(path, (416, 416)))), grey)
 
 
 def test_16_bit_frames_are_scaled_by_percentiles_when_asked_for(flir_writer):
@@ -191,14 +191,14 @@ def test_16_bit_frames_are_scaled_by_percentiles_when_asked_for(flir_writer):
     Image.fromarray(counts).save(place / 'TEST_00000.tiff')
     (frame,) = read_flir(writer.folder, bits=16).splits['train'].frames
     assert frame.source == 'train/thermal_16_bit/TEST_00000.tiff'
-    pixels = read_pixels(frame, percentiles=(1.0, 99.0))
+    pixels = np.asarray(read_frame(frame, percentiles=(1.0, 99.0)))
     assert 0.01 <= (pixels == 0).mean() < 0.015
     assert 0.01 <= (pixels == 255).mean() < 0.015
     middle = (pixels > 0) & (pixels < 255)
     slope, offset = np.polyfit(counts[middle], pixels[middle], 1)
     assert np.abs(slope * counts[middle] + offset - pixels[middle]).max() < 1
     with pytest.raises(InputError, match=r'has 16 bits\. Say how to scale it'):
-        read_pixels(frame)
+        read_frame(frame)
 
 
 def test_percentiles_out_of_order_are_refused():

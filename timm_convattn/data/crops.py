@@ -6,10 +6,8 @@ one row group, however many there are. The shards do not depend on the number of
 
 import io
 import json
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+import zlib
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,11 +15,13 @@ from typing import Any, Literal
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 from tqdm.auto import tqdm
 
-from timm_convattn.data.flir import FlirFolder, Frame, read_flir, read_pixels
+from timm_convattn.data.engines import Engine, ordered_map
+from timm_convattn.data.flir import FlirFolder, Frame, read_flir, read_frame
 from timm_convattn.errors import InputError
 from timm_convattn.files import fresh_folder, write_json
 
@@ -90,6 +90,8 @@ def build_crops(
     percentiles: tuple[float, float] = (1.0, 99.0),
     progress: bool = True,
     origin: str | None = None,
+    engine: Engine = 'local',
+    address: str | None = None,
 ) -> CropSet:
     """Cut every annotated object of a FLIR ADAS folder out of its frame and write the crops as Parquet shards.
 
@@ -104,12 +106,15 @@ def build_crops(
         percentiles: For 16-bit frames, what becomes black and white (see `scale_percentiles`).
         progress: Whether to show a progress bar on a terminal.
         origin: Whose frames they are. None: the FLIR starter set where its counts say so, else frames in its layout.
+        engine: Who decodes: `num_proc` processes of this machine, or the nodes of a Ray cluster, which all have to
+            see the frames under the same path.
+        address: Of the cluster. None: one that is started on this machine, with `num_proc` processors.
 
     Returns:
         Counts and options, which are also written to `out/crops.json`.
 
     Raises:
-        InputError: If `out` holds something, or the folder cannot be read as `read_flir` and `read_pixels` say.
+        InputError: If `out` holds something, or the folder cannot be read as `read_flir` and `read_frame` say.
     """
     if min_size < 1 or num_proc < 1:
         raise InputError(f'min_size is {min_size} and num_proc is {num_proc}, both must be at least 1.')
@@ -132,7 +137,7 @@ def build_crops(
             percentiles=percentiles if bits == 16 else None,
             skip_broken=missing == 'skip',
         )
-        with _mapper(num_proc) as ordered_map, _bar(flir, progress) as bar:
+        with ordered_map(engine, num_proc, address) as map_in_order, _bar(flir, progress) as bar:
             for name, split in flir.splits.items():
                 starts = range(0, len(split.frames), FRAMES_PER_TASK)
                 tasks = (split.frames[start : start + FRAMES_PER_TASK] for start in starts)
@@ -140,7 +145,7 @@ def build_crops(
                 dropped = split.dropped.copy()
                 if split.missing:
                     dropped['frame that is not on disk (frames)'] += len(split.missing)
-                for rows, lost, num_frames in ordered_map(cut, tasks):
+                for rows, lost, num_frames in map_in_order(cut, tasks):
                     writer.write(rows)
                     dropped.update(lost)
                     bar.update(num_frames)
@@ -197,8 +202,10 @@ def narrow_crops(folder: Path, out: Path, classes: Classes) -> CropSet:
             writer = _ShardWriter(beside / 'data', split, crop_features(names))
             for shard in sorted((folder / 'data').glob(f'{split}-*.parquet')):
                 for batch in pq.ParquetFile(shard).iter_batches(ROWS_PER_GROUP):
-                    rows = batch.to_pylist()
-                    writer.write([{**row, 'label': kept[row['label']]} for row in rows if row['label'] in kept])
+                    rows = pa.Table.from_batches([batch])
+                    rows = rows.filter(pc.is_in(rows['label'], pa.array(list(kept))))
+                    labels = pa.array([kept[label] for label in rows['label'].to_pylist()], pa.int64())
+                    writer.write(rows.set_column(rows.schema.get_field_index('label'), 'label', labels))
             writer.close()
             made.counts[split] = {name: counts[name] for name in names}
             unused = {f'class that is not used: {name}': n for name, n in counts.items() if name not in names and n}
@@ -231,9 +238,10 @@ def _cut_frames(
     min_size: int,
     percentiles: tuple[float, float] | None,
     skip_broken: bool,
-) -> tuple[list[dict[str, Any]], Counter[str], int]:
+) -> tuple[pa.Table, Counter[str], int]:
     """Decode some frames and cut their boxes out: rows, reasons for what was left out, number of frames."""
-    rows: list[dict[str, Any]] = []
+    schema = crop_features(class_names).arrow_schema
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
     dropped: Counter[str] = Counter()
     for frame in frames:
         wanted = []
@@ -248,29 +256,27 @@ def _cut_frames(
         if not wanted:
             continue
         try:
-            pixels = read_pixels(frame, percentiles)
+            image = read_frame(frame, percentiles)
         except InputError:
             if not skip_broken:
                 raise
             dropped['frame that cannot be decoded (frames)'] += 1
             continue
+        stem = frame.stem
         for index, (label_index, box) in enumerate(wanted):
-            crop = pixels[box.y : box.y + box.h, box.x : box.x + box.w]
-            rows.append(
-                {
-                    'image': {'bytes': _encode_png(crop), 'path': f'{frame.stem}_{index}.png'},
-                    'label': label_index,
-                    'frame': frame.stem,
-                    'bbox': [box.x, box.y, box.w, box.h],
-                    'source': frame.source,
-                }
-            )
-    return rows, dropped, len(frames)
+            crop = image.crop((box.x, box.y, box.x + box.w, box.y + box.h))
+            columns['image'].append({'bytes': _encode_png(crop), 'path': f'{stem}_{index}.png'})
+            columns['label'].append(label_index)
+            columns['frame'].append(stem)
+            columns['bbox'].append([box.x, box.y, box.w, box.h])
+            columns['source'].append(frame.source)
+    return pa.Table.from_pydict(columns, schema=schema), dropped, len(frames)
 
 
-def _encode_png(crop: Any) -> bytes:
+def _encode_png(crop: Image.Image) -> bytes:
+    """Encode a crop without a search for repetitions: crops hold noise, where that costs time and gains nothing."""
     buffer = io.BytesIO()
-    Image.fromarray(crop).save(buffer, format='PNG', compress_level=1)  # crops hold noise: more effort gains nothing
+    crop.save(buffer, format='PNG', compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY)
     return buffer.getvalue()
 
 
@@ -286,19 +292,19 @@ class _ShardWriter:
         self.split = split
         self.schema: pa.Schema = features.arrow_schema
         self.labels: Counter[int] = Counter()
-        self.pending: list[dict[str, Any]] = []
+        self.pending: pa.Table = self.schema.empty_table()
         self.shards: list[Path] = []
         self.writer: pq.ParquetWriter | None = None
         self.rows_in_shard = 0
 
-    def write(self, rows: list[dict[str, Any]]) -> None:
-        self.labels.update(row['label'] for row in rows)
-        self.pending += rows
+    def write(self, rows: pa.Table) -> None:
+        self.labels.update(rows['label'].to_pylist())
+        self.pending = pa.concat_tables([self.pending, rows.cast(self.schema)])
         while len(self.pending) >= ROWS_PER_GROUP:
             self._write_group()
 
     def close(self) -> None:
-        if self.pending:
+        if len(self.pending):
             self._write_group()
         self._close_shard()
         for index, shard in enumerate(self.shards):
@@ -307,7 +313,7 @@ class _ShardWriter:
     def _write_group(self) -> None:
         writer = self.writer or self._open_shard()
         group, self.pending = self.pending[:ROWS_PER_GROUP], self.pending[ROWS_PER_GROUP:]
-        writer.write_table(pa.Table.from_pylist(group, schema=self.schema))
+        writer.write_table(group.combine_chunks())
         self.rows_in_shard += len(group)
         if self.rows_in_shard >= ROWS_PER_SHARD:
             self._close_shard()
@@ -322,30 +328,6 @@ class _ShardWriter:
         if self.writer is not None:
             self.writer.close()
             self.writer = None
-
-
-@contextmanager
-def _mapper(num_proc: int) -> Iterator[Any]:
-    """Give a `map` that keeps the order of its results and a bounded number of tasks under way."""
-    if num_proc == 1:
-        yield map
-        return
-    with ProcessPoolExecutor(num_proc) as pool:
-
-        def ordered_map(function: Any, tasks: Iterable[Any]) -> Iterator[Any]:
-            under_way: deque[Future[Any]] = deque()
-            try:
-                for task in tasks:
-                    under_way.append(pool.submit(function, task))
-                    if len(under_way) > 2 * num_proc:
-                        yield under_way.popleft().result()
-                while under_way:
-                    yield under_way.popleft().result()
-            finally:
-                for future in under_way:
-                    future.cancel()
-
-        yield ordered_map
 
 
 def _bar(flir: FlirFolder, progress: bool) -> Any:

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from timm_convattn.errors import InputError
 
-__all__ = ['LAYOUTS', 'Box', 'FlirFolder', 'Frame', 'Layout', 'Split', 'read_flir', 'read_pixels', 'scale_percentiles']
+__all__ = ['LAYOUTS', 'Box', 'FlirFolder', 'Frame', 'Layout', 'Split', 'read_flir', 'read_frame', 'scale_percentiles']
 
 MAX_PIXELS = 64_000_000  # larger than any thermal sensor; decoding more than this is an attack or a mistake
 
@@ -185,10 +185,19 @@ def _read_split(root: Path, annotations: Path, layout: Layout, bits: int) -> Spl
             split.dropped[box] += 1
 
     folder = annotations.parent
+    resolved = folder.resolve()
     for item in images:
         image_id = item['id']
         if boxes[image_id]:
-            path = _frame_path(folder, _get(item, 'file_name', str, annotations), annotations, layout, bits)
+            file_name = _get(item, 'file_name', str, annotations)
+            if bits == 16:
+                file_name = f'{layout.sixteen_bit}/{Path(file_name).stem}.tiff'
+            path = folder / file_name
+            if not path.resolve().is_relative_to(resolved):
+                raise InputError(
+                    f'{annotations} names the file {file_name!r}, which lies outside {folder}. '
+                    'Refused: annotations may only name files of their own folder.'
+                )
             source = path.relative_to(root).as_posix()
             if path.is_file():
                 split.frames.append(Frame(path, source, *sizes[image_id], tuple(boxes[image_id])))
@@ -239,28 +248,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _frame_path(folder: Path, file_name: str, annotations: Path, layout: Layout, bits: int) -> Path:
-    """Find the file of a frame, which must lie inside the folder of its annotations."""
-    if bits == 16:
-        file_name = f'{layout.sixteen_bit}/{Path(file_name).stem}.tiff'
-    path = folder / file_name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(
-            f'{annotations} names the file {file_name!r}, which lies outside {folder}. '
-            'Refused: annotations may only name files of their own folder.'
-        )
-    return path
-
-
-def read_pixels(frame: Frame, percentiles: tuple[float, float] | None = None) -> npt.NDArray[np.uint8]:
-    """Decode a frame to grey pixels.
+def read_frame(frame: Frame, percentiles: tuple[float, float] | None = None) -> Image.Image:
+    """Decode a frame to 8 bits of grey.
 
     Args:
         frame: The frame.
         percentiles: For 16-bit frames, the percentiles of the frame's counts that become 0 and 255.
 
     Returns:
-        (height, width) in 0 ... 255.
+        An image of mode L.
 
     Raises:
         InputError: If the file cannot be decoded, is of another size than its annotations say, or has 16 bits and
@@ -280,9 +276,9 @@ def read_pixels(frame: Frame, percentiles: tuple[float, float] | None = None) ->
                 counts = np.asarray(image)
                 if percentiles is None:
                     raise InputError(f'{frame.source} has 16 bits. Say how to scale it: --bits 16.')
-                return scale_percentiles(counts, *percentiles)
-            pixels: npt.NDArray[np.uint8] = np.asarray(image if image.mode == 'L' else image.convert('L'))
-            return pixels
+                return Image.fromarray(scale_percentiles(counts, *percentiles))
+            image.load()
+            return image if image.mode == 'L' else image.convert('L')
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
