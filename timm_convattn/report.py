@@ -13,6 +13,7 @@ from timm_convattn.data.crops import CropSet
 
 __all__ = [
     'PAPER_TABLE_1',
+    'format_benchmark',
     'format_counts',
     'format_metrics',
     'format_table',
@@ -113,13 +114,32 @@ def format_record(record: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-BLOCKS = {'metrics': format_record, 'models': format_models}
+def format_benchmark(record: dict[str, Any]) -> str:
+    """Show what `train_scripts/benchmark.py` wrote as Markdown tables: the comparisons, and how things grow."""
+    header = ['case', 'beside', 'ours', 'theirs', 'unit', 'ratio', '±']
+    rows = [header, ['---', '---', '---:', '---:', '---', '---:', '---:']]
+    for row in record['rows']:
+        numbers = [f'{row[key]:,.4g}' for key in ('ours', 'theirs')]
+        spread = f'{row["spread"]:.3f}' if row['spread'] else ''
+        rows.append([row['case'], row['peer'], *numbers, row['unit'], f'{row["ratio"]:.3f}', spread])
+    lines = [f'| {" | ".join(row)} |' for row in rows]
+    if record['growth']:
+        lines += ['', '| growth | like | exponent |', '| --- | --- | ---: |']
+        for grown in record['growth']:
+            sizes = ', '.join(f'{size:g}' for size in grown['sizes'])
+            lines.append(f'| {grown["case"]} | {grown["of"]} ({sizes}) | {grown["exponent"]:.2f} |')
+    environment = record['environment']
+    return '\n'.join([*lines, '', f'{environment["hardware"]["cpu"]}, one thread, {environment["date"][:10]}'])
+
+
+BLOCKS = {'metrics': format_record, 'models': format_models, 'benchmark': format_benchmark}
 
 
 def render_results(text: str, root: Path) -> str:
     """Fill the blocks of a Markdown text that show a results file, so that no number is typed by hand.
 
-    A block stands between `<!-- KIND FILE -->` and `<!-- end KIND -->`, where KIND is `metrics` (a run) or `models`.
+    A block stands between `<!-- KIND FILE -->` and `<!-- end KIND -->`, where KIND is `metrics` (a run),
+    `models` or `benchmark`.
 
     Args:
         text: The Markdown.

@@ -7,7 +7,8 @@ import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torchvision.transforms import InterpolationMode
+from scipy import stats
+from torchvision.transforms import ColorJitter, InterpolationMode, RandomAffine
 from torchvision.transforms.v2 import functional as tvf
 
 from timm_convattn.data.pipeline import (
@@ -17,6 +18,7 @@ from timm_convattn.data.pipeline import (
     EpochSampler,
     Normalize,
     ResizeToPixels,
+    affine_grid,
     affine_matrices,
     uniform,
 )
@@ -75,6 +77,33 @@ def test_affine_matrices_do_what_torchvisions_affine_does(angle, translate, shea
         interpolation=InterpolationMode.BILINEAR,
     )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+
+
+def test_places_that_pixels_come_from_are_those_of_torch():
+    matrices = torch.randn(5, 2, 3)
+    expected = F.affine_grid(matrices, [5, 1, 9, 14], align_corners=False)
+    found = affine_grid(matrices, (9, 14))
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_amounts_are_distributed_as_torchvisions_are():
+    amounts, side = AugmentAmounts(rotation=12.0, shift=0.2, shear=7.0, zoom=0.3, brightness=0.4), 10_000
+    drawn = Augment(amounts, seed=0).draw(torch.arange(4000), epoch=1)
+    torch.manual_seed(0)
+    affine = [RandomAffine.get_params([-12, 12], [0.2, 0.2], [0.7, 1.3], [-7, 7], [side, side]) for _ in range(4000)]
+    jitter = [ColorJitter.get_params([0.6, 1.4], None, None, None)[1] for _ in range(4000)]
+    columns = {
+        'angle': (drawn.angle, [angle for angle, *_ in affine]),
+        'shift to the right': (drawn.translate[:, 0], [shift[0] / side for _, shift, *_ in affine]),
+        'shift down': (drawn.translate[:, 1], [shift[1] / side for _, shift, *_ in affine]),
+        'zoom': (drawn.scale, [scale for _, _, scale, _ in affine]),
+        'shear': (drawn.shear, [shear[0] for *_, shear in affine]),
+        'brightness': (drawn.brightness, jitter),
+    }
+    for name, (ours, theirs) in columns.items():
+        assert stats.ks_2samp(ours.numpy(), theirs).pvalue > 0.01, name
+    assert stats.binomtest(int(drawn.flip.sum()), 4000, amounts.hflip).pvalue > 0.01
 
 
 def test_flip_mirrors_the_image():

@@ -6,8 +6,10 @@ is made of the results does not depend on who did the work.
 
 import gc
 import logging
+import multiprocessing
 import pickle
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -43,8 +45,12 @@ def ordered_map(engine: Engine, num_proc: int, address: str | None) -> Iterator[
     elif num_proc == 1:
         yield map
     else:
-        # what was there before the fork is garbage to nobody: looking through it would only copy its pages
-        with ProcessPoolExecutor(num_proc, initializer=gc.freeze) as pool:
+        # Forked, where that is safe, which it is not beside Ray's threads: a fresh process would import for longer than
+        # most folders take. What was there before the fork is garbage to nobody; to look through it copies its pages.
+        context = multiprocessing.get_context(
+            'fork' if sys.platform == 'linux' and 'ray' not in sys.modules else 'spawn'
+        )
+        with ProcessPoolExecutor(num_proc, context, initializer=gc.freeze) as pool:
             yield lambda function, tasks: _submit_in_order(pool, function, tasks, under_way=2 * num_proc)
 
 

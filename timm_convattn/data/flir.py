@@ -7,10 +7,12 @@ v2     <root>/{images_thermal_train,images_thermal_val,video_thermal_test}/coco.
 Both annotation files are COCO. Categories go by their name, since the ids differ between the releases.
 """
 
+import gc
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -126,10 +128,11 @@ def read_flir(root: Path, missing: Literal['fail', 'skip'] = 'fail', bits: Liter
     """
     layout = _find_layout(root)
     splits = {}
-    for name, folder in layout.splits.items():
-        path = root / folder / layout.annotations
-        if path.is_file():
-            splits[name] = _read_split(root, path, layout, bits)
+    with _no_collection():
+        for name, folder in layout.splits.items():
+            path = root / folder / layout.annotations
+            if path.is_file():
+                splits[name] = _read_split(root, path, layout, bits)
     absent = [source for split in splits.values() for source in split.missing]
     if absent and missing == 'fail':
         raise InputError(
@@ -152,6 +155,18 @@ def _find_layout(root: Path) -> Layout:
         f'saw {", ".join(seen[:8]) + (" ..." if len(seen) > 8 else "") if seen else "an empty folder"}. '
         'Give the folder that holds the train folder.'
     )
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from looking through many new objects, again and again, of which none is garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _read_split(root: Path, annotations: Path, layout: Layout, bits: int) -> Split:
@@ -245,7 +260,7 @@ def _clip(category: str, bbox: Any, size: tuple[int, int]) -> Box | str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def read_frame(frame: Frame, percentiles: tuple[float, float] | None = None) -> Image.Image:

@@ -1,13 +1,7 @@
 """The evaluation that a run ends with and `validate.py` repeats, and the record of it."""
 
 import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +18,12 @@ from tqdm.auto import tqdm
 
 from timm_convattn.data.pipeline import CropImages
 from timm_convattn.data.sources import class_names_of, content_hash, describe_origin, describe_source
+from timm_convattn.environment import describe_environment
 from timm_convattn.errors import InputError
 from timm_convattn.hub import model_data_config, pretrained_cfg
 from timm_convattn.metrics import accuracy_by_size, compute_metrics
 
-__all__ = ['BATCH_SIZE', 'describe_environment', 'evaluate', 'evaluation_loader', 'evaluation_record', 'use_threads']
+__all__ = ['BATCH_SIZE', 'evaluate', 'evaluation_loader', 'evaluation_record', 'use_threads']
 
 
 BATCH_SIZE = 128  # one size everywhere: sums of floats depend on it in their last bits
@@ -144,54 +139,8 @@ def evaluation_record(
             'class_names': names,
         },
         'metrics': metrics,
-        'environment': describe_environment(accelerator),
+        'environment': describe_environment(accelerator.num_processes, accelerator.device.type),
     }
-
-
-def describe_environment(accelerator: Accelerator) -> dict[str, Any]:
-    """Say when, with which command, versions and hardware something was measured."""
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        'date': datetime.now(UTC).isoformat(timespec='seconds'),
-        'command': shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        'commit': _commit(),
-        'versions': {
-            'python': platform.python_version(),
-            **{name: version(name) for name in ('timm-convattn', 'timm', 'torch', 'accelerate', 'datasets')},
-        },
-        'hardware': {
-            'processes': accelerator.num_processes,
-            'device': str(accelerator.device.type),
-            'gpus': gpus,
-            'cpu': _processor(),
-            'cores': os.cpu_count(),
-            'threads': torch.get_num_threads(),
-        },
-    }
-
-
-def _commit() -> str | None:
-    """Give the commit of the checkout that this package is run from, if it is one."""
-    try:
-        result = subprocess.run(
-            ['git', 'describe', '--always', '--dirty', '--exclude', '*'],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return result.stdout.strip()
-
-
-def _processor() -> str:
-    cpuinfo = Path('/proc/cpuinfo')
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def use_threads(accelerator: Accelerator, threads: int | None) -> None:

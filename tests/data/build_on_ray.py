@@ -1,0 +1,28 @@
+"""Start a Ray cluster of two nodes and build crops on it; then build from a folder whose frame is broken.
+
+python build_on_ray.py FRAMES BROKEN_FRAMES OUT. A process of its own, since Ray leaves threads behind.
+"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from ray.cluster_utils import Cluster
+
+from timm_convattn.data.crops import build_crops
+from timm_convattn.errors import InputError
+
+frames, broken, out = map(Path, sys.argv[1:])
+folder = tempfile.mkdtemp(prefix='ray.')  # short, for the sake of the sockets in it
+nodes = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False, 'temp_dir': folder})
+nodes.add_node(num_cpus=1)
+try:
+    build_crops(frames, out, engine='ray', address=nodes.address)
+    try:
+        build_crops(broken, out.with_name('broken'), engine='ray', address=nodes.address)
+    except InputError as error:
+        print(error)
+finally:
+    nodes.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Measurements of this package beside its peers, which `train_scripts/benchmark.py` runs and writes."""

@@ -1,0 +1,66 @@
+"""Where and with what something was measured."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ['describe_environment']
+
+
+def describe_environment(processes: int = 1, device: str = 'cpu') -> dict[str, Any]:
+    """Say when, with which command, versions and hardware something was measured.
+
+    Args:
+        processes: That worked together.
+        device: That they worked on.
+    """
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        'date': datetime.now(UTC).isoformat(timespec='seconds'),
+        'command': shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        'commit': _commit(),
+        'versions': {
+            'python': platform.python_version(),
+            **{name: version(name) for name in ('timm-convattn', 'timm', 'torch', 'accelerate', 'datasets')},
+        },
+        'hardware': {
+            'processes': processes,
+            'device': device,
+            'gpus': gpus,
+            'cpu': _processor(),
+            'cores': os.cpu_count(),
+            'threads': torch.get_num_threads(),
+        },
+    }
+
+
+def _commit() -> str | None:
+    """Give the commit of the checkout that this package is run from, if it is one."""
+    try:
+        result = subprocess.run(
+            ['git', 'describe', '--always', '--dirty', '--exclude', '*'],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    return platform.processor() or platform.machine()
