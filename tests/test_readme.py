@@ -38,6 +38,10 @@ def test_renderer_follows_the_results(root, readme, tmp_path):
     record['metrics']['accuracy'] = 0.123456
     (results / 'quickstart.json').write_text(json.dumps(record))
     assert 'accuracy 0.1235' in render_results(readme, tmp_path)
+    measured = json.loads((results / 'attention.json').read_text())
+    measured['rows'][0] |= {'ratio': 0.123, 'spread': 0.456}
+    (results / 'attention.json').write_text(json.dumps(measured))
+    assert '(**0.12** ± 0.46)' in render_results(readme, tmp_path)
 
 
 def test_python_snippets_run_in_their_order(readme):

@@ -115,7 +115,9 @@ def test_two_processes_train_and_evaluate_every_crop_once(root, short_run, tmp_p
 
 
 @pytest.mark.slow
-def test_quickstart_passes_090_macro_f1(root, tmp_path):
+def test_quickstart_passes_090_macro_f1_and_hardly_waits_for_crops(root, tmp_path):
     finished = run(root, *LAUNCH, 'train_scripts/finetune.py', '--output', tmp_path / 'run')
     assert finished.returncode == 0, finished.stderr
     assert json.loads((tmp_path / 'run' / 'results.json').read_text())['metrics']['macro_f1'] >= 0.90
+    last = json.loads((tmp_path / 'run' / 'log.jsonl').read_text().splitlines()[-1])
+    assert last['waited_for_crops'] < 0.02 * last['seconds']

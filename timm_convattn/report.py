@@ -116,20 +116,32 @@ def format_record(record: dict[str, Any]) -> str:
 
 def format_benchmark(record: dict[str, Any]) -> str:
     """Show what `train_scripts/benchmark.py` wrote as Markdown tables: the comparisons, and how things grow."""
-    header = ['case', 'beside', 'ours', 'theirs', 'unit', 'ratio', '±']
-    rows = [header, ['---', '---', '---:', '---:', '---', '---:', '---:']]
+    peers = list(dict.fromkeys(row['peer'] for row in record['rows']))
+    cases: dict[str, dict[str, dict[str, Any]]] = {}
     for row in record['rows']:
-        numbers = [f'{row[key]:,.4g}' for key in ('ours', 'theirs')]
-        spread = f'{row["spread"]:.3f}' if row['spread'] else ''
-        rows.append([row['case'], row['peer'], *numbers, row['unit'], f'{row["ratio"]:.3f}', spread])
-    lines = [f'| {" | ".join(row)} |' for row in rows]
+        cases.setdefault(row['case'], {})[row['peer']] = row
+    rows = [['', 'ours', *peers], ['---', '---:', *['---:'] * len(peers)]]
+    for case, beside in cases.items():
+        first = next(iter(beside.values()))
+        ours = f'{_number(first["ours"])} {first["unit"]}'
+        rows.append([case, ours, *(_comparison(beside[peer]) if peer in beside else '' for peer in peers)])
     if record['growth']:
-        lines += ['', '| growth | like | exponent |', '| --- | --- | ---: |']
+        rows += [['growth of', 'exponent', *[''] * len(peers)]]
         for grown in record['growth']:
-            sizes = ', '.join(f'{size:g}' for size in grown['sizes'])
-            lines.append(f'| {grown["case"]} | {grown["of"]} ({sizes}) | {grown["exponent"]:.2f} |')
+            sizes = ', '.join(_number(size) for size in grown['sizes'])
+            rows.append([f'{grown["case"]} with {sizes} {grown["of"]}', f'{grown["exponent"]:.2f}', *[''] * len(peers)])
     environment = record['environment']
-    return '\n'.join([*lines, '', f'{environment["hardware"]["cpu"]}, one thread, {environment["date"][:10]}'])
+    lines = [f'| {" | ".join(row)} |' for row in rows]
+    return '\n'.join([*lines, '', f'{environment["hardware"]["cpu"]}, one thread, {environment["date"][:10]}.'])
+
+
+def _comparison(row: dict[str, Any]) -> str:
+    spread = f' ± {row["spread"]:.2f}' if row['spread'] else ''
+    return f'{_number(row["theirs"])} (**{row["ratio"]:.2f}**{spread})'
+
+
+def _number(value: float) -> str:
+    return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
 
 
 BLOCKS = {'metrics': format_record, 'models': format_models, 'benchmark': format_benchmark}

@@ -1,9 +1,13 @@
 """Crops on the Hub: both configurations load, plain and streamed, train a model, and stay private."""
 
+import json
+
 import datasets
 import pytest
+import torch
 import yaml
 from huggingface_hub.errors import RepositoryNotFoundError
+from safetensors.torch import load_file
 
 from timm_convattn.data.crops import build_crops, narrow_crops
 from timm_convattn.data.sources import content_hash, open_crops
@@ -70,6 +74,20 @@ def test_crops_from_the_hub_train_a_model_and_are_named_in_its_card(pushed, hub,
     assert header['datasets'] == [repo_id]
     again = script('validate.py', '--model', f'hf-hub:{model}', '--data', repo_id, '--data-config', 'two_class')
     assert again.returncode == 0, again.stderr
+
+
+def test_crops_that_stream_from_the_hub_train_a_model_twice_the_same(pushed, script, tmp_path):
+    repo_id, _ = pushed
+    args = ['--data', repo_id, '--streaming', '--img-size', 32, '--batch-size', 8, '--epochs', 2, '--threads', 1]
+    for name in ('run', 'again'):
+        run = script('finetune.py', *args, '--output', tmp_path / name)
+        assert run.returncode == 0, run.stderr
+    one, two = (load_file(tmp_path / name / 'model' / 'model.safetensors') for name in ('run', 'again'))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    results = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    assert results['training']['crops'] == {'person': 10, 'vehicle': 9, 'bicycle': 9, 'dog': 0}
+    assert results['training']['steps'] == 6  # 28 crops, 8 in a batch, twice
+    assert results['metrics']['num_samples'] == 11
 
 
 def test_push_that_broke_is_completed_by_the_same_command(hub, script, tiny_frames, tmp_path):

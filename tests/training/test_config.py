@@ -126,6 +126,7 @@ def test_missing_recipe_is_refused(tmp_path):
         (['--limit-train', '0'], 'limit_train is 0'),
         (['--lr-decay', '1e-5'], 'only schedule inverse_time reads'),
         (['--pretrained', '--init-from', 'local-dir:x'], 'pretrained and init_from both say'),
+        (['--streaming', '--num-workers', '2'], 'num_workers is 2, but a stream is read by one process'),
         (['--mean', '0.5', '0.5'], r'mean has 2 numbers, wanted 1 or in_chans=3'),
     ],
 )

@@ -6,7 +6,10 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import datasets
 
@@ -20,11 +23,13 @@ from timm_convattn.hub.failures import explain_hub_failures
 __all__ = [
     'EMBEDDED_SCENES',
     'cache_folder',
+    'check_columns',
     'class_names_of',
     'content_hash',
     'copy_scene_crops',
     'describe_origin',
     'describe_source',
+    'explain_source',
     'open_crops',
     'scene_crops',
 ]
@@ -50,22 +55,30 @@ def open_crops(source: str | None, splits: tuple[str, ...], configuration: str |
     name = str(scene_crops()) if source is None else source
     if source is not None and Path(source).is_dir():
         _refuse_flir_folder(Path(source))
-    crops = _load(name, configuration)
+    with explain_source(name):
+        crops = load_crops(name, configuration)
     missing = [split for split in splits if split not in crops or len(crops[split]) == 0]
     if missing:
         seen = ', '.join(f'{split} ({len(crops[split]):,})' for split in crops)
         raise InputError(f'{name} has no crops in {", ".join(missing)}; it has {seen}.')
     for split in splits:
-        _check_columns(crops[split], f'{name}, split {split}')
+        check_columns(crops[split], f'{name}, split {split}')
     return crops
 
 
-def _load(name: str, configuration: str | None) -> datasets.DatasetDict:
+@contextmanager
+def explain_source(name: str) -> Iterator[None]:
+    """Turn what fails while a data set is opened into a sentence.
+
+    Raises:
+        InputError: If it is not there, cannot be reached, or is no data set.
+    """
     if not Path(name).exists() and re.fullmatch(r'[\w.-]+/[\w.-]+', name):
         with explain_hub_failures(name, f'find a folder {name}, nor open the data set'):
-            return load_crops(name, configuration)
+            yield
+        return
     try:
-        return load_crops(name, configuration)
+        yield
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise InputError(
             f'{name} could not be opened as a data set of crops ({type(error).__name__}: {error}). '
@@ -87,7 +100,7 @@ def describe_origin(source: str | None) -> str:
     return origin
 
 
-def class_names_of(crops: datasets.Dataset) -> list[str]:
+def class_names_of(crops: Any) -> list[str]:
     """Give the names of the classes, in the order of the labels."""
     names: list[str] = crops.features['label'].names
     return names
@@ -142,12 +155,18 @@ def _refuse_flir_folder(folder: Path) -> None:
         )
 
 
-def _check_columns(crops: datasets.Dataset, name: str) -> None:
+def check_columns(crops: datasets.Dataset | datasets.IterableDataset, name: str) -> None:
+    """Refuse a data set that has no images, or no labels with names.
+
+    Raises:
+        InputError: Naming the columns that are there.
+    """
     wanted = {'image': datasets.Image, 'label': datasets.ClassLabel}
+    features = crops.features or {}  # a stream of something else may not know them
     for column, kind in wanted.items():
-        seen = crops.features.get(column)
+        seen = features.get(column)
         if not isinstance(seen, kind):
-            columns = ', '.join(f'{key} ({type(value).__name__})' for key, value in crops.features.items())
+            columns = ', '.join(f'{key} ({type(value).__name__})' for key, value in features.items())
             raise InputError(
                 f'{name}: the column "{column}" is {"missing" if seen is None else type(seen).__name__}, wanted '
                 f'{kind.__name__}. Its columns are {columns}. build_dataset.py writes what is wanted.'

@@ -33,6 +33,9 @@ class DataConfig:
     """Train on this many crops, chosen by the seed."""
     plain_input: bool = False
     """Decode and resize the crops in every epoch, and keep colours, instead of once, to grey, into a cache."""
+    streaming: bool = False
+    """Read the crops while training, from the Hub for instance, shuffled within a buffer: as --plain-input, but they
+    never lie on this disk as a whole."""
     num_workers: int = 0
     """Processes that load crops, for each training process. 0: the training process loads them."""
 
@@ -149,6 +152,10 @@ class Config:
             raise InputError(f'lr_decay is {self.train.lr_decay}, which only schedule inverse_time reads.')
         if self.model.pretrained and self.model.init_from:
             raise InputError('pretrained and init_from both say where the weights start: give one of them.')
+        if self.data.streaming and self.data.num_workers:
+            raise InputError(
+                f'num_workers is {self.data.num_workers}, but a stream is read by one process: leave one of them out.'
+            )
         for key in ('mean', 'std'):
             if values[key] is not None and len(values[key]) not in (1, self.model.in_chans):
                 raise InputError(f'{key} has {len(values[key])} numbers, wanted 1 or in_chans={self.model.in_chans}.')

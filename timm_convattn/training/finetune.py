@@ -12,12 +12,13 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from timm_convattn.data.sources import class_names_of, open_crops
+from timm_convattn.data.streams import open_stream
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_json
 from timm_convattn.hub import save_model
 from timm_convattn.hub.publishing import check_right_to_write
 from timm_convattn.report import format_metrics, plot_confusion_matrix
-from timm_convattn.training.config import Config, flat
+from timm_convattn.training.config import Config, DataConfig, flat
 from timm_convattn.training.evaluation import evaluation_record, use_threads
 from timm_convattn.training.loop import Training
 from timm_convattn.training.networks import create_network, load_network, network_input
@@ -50,7 +51,7 @@ def finetune(config: Config) -> Path:
         check_right_to_write(config.run.push_to_hub)  # now, not after hours of training
     set_seed(config.run.seed)
     with accelerator.main_process_first():
-        crops = open_crops(config.data.data, ('train', 'validation'), config.data.data_config)
+        crops = _open_crops(config.data)
     class_names = class_names_of(crops['validation'])
     if class_names_of(crops['train']) != class_names:
         raise InputError('The splits train and validation have different classes.')
@@ -69,6 +70,14 @@ def finetune(config: Config) -> Path:
     _report(config, accelerator, crops['validation'], folder, train)
     accelerator.end_training()
     return folder
+
+
+def _open_crops(config: DataConfig) -> dict[str, Any]:
+    """Open the splits train and validation."""
+    if not config.streaming:
+        return dict(open_crops(config.data, ('train', 'validation'), config.data_config))
+    train, validation = (open_stream(config.data, split, config.data_config) for split in ('train', 'validation'))
+    return {'train': train, 'validation': validation.load()}
 
 
 def _create_accelerator(config: Config, folder: Path) -> Accelerator:

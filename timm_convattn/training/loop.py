@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import timm
 import torch
@@ -22,6 +21,7 @@ from tqdm.auto import tqdm
 
 from timm_convattn.data.pipeline import Augment, CropImages, EpochSampler, Normalize, ResizeToPixels
 from timm_convattn.data.store import StoredCrops, as_it_is, open_store
+from timm_convattn.data.streams import StreamedImages
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
 from timm_convattn.layers import calibrate_norms
@@ -53,7 +53,7 @@ class Training:
         config: What to do.
         accelerator: Devices, processes, precision.
         model: The model, not yet prepared.
-        crops: Splits `train` and `validation`.
+        crops: Splits `train`, which can be a stream, and `validation`.
         class_names: Names of the classes, in the order of the labels.
         data_config: How the model's input is made.
         folder: The run folder.
@@ -64,7 +64,7 @@ class Training:
         config: Config,
         accelerator: Accelerator,
         model: nn.Module,
-        crops: datasets.DatasetDict,
+        crops: dict[str, Any],
         class_names: list[str],
         data_config: dict[str, Any],
         folder: Path,
@@ -109,7 +109,8 @@ class Training:
 
     def class_counts(self) -> dict[str, int]:
         """Count the crops of each class that are trained on."""
-        counts = np.bincount(self.train_crops['label'][:], minlength=len(self.class_names))
+        labels = self.train_crops.labels if self.config.data.streaming else self.train_crops['label'][:]
+        counts = np.bincount(labels, minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def weights(self) -> nn.Module:
@@ -266,33 +267,38 @@ def _create_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Opti
     return optimizer
 
 
-def _chosen_crops(config: Config, crops: datasets.Dataset) -> datasets.Dataset:
+def _chosen_crops(config: Config, crops: Any) -> Any:
     limit = config.data.limit_train
     if limit is None or limit >= len(crops):
         return crops
+    if config.data.streaming:
+        return crops.take(limit)
     return crops.select(np.sort(np.random.default_rng(config.run.seed).permutation(len(crops))[:limit]))
 
 
 def _training_loader(
-    config: Config, crops: datasets.Dataset, data_config: dict[str, Any], num_processes: int
-) -> tuple[DataLoader[Any], EpochSampler]:
+    config: Config, crops: Any, data_config: dict[str, Any], num_processes: int
+) -> tuple[DataLoader[Any], EpochSampler | StreamedImages]:
+    """Make the loader of batches (images, labels, indices), and what has to be told the epoch."""
     channels, height, width = data_config['input_size']
-    interpolation = data_config['interpolation']
-    images: CropImages | StoredCrops
-    if config.data.plain_input:
-        images = CropImages(crops, ResizeToPixels((height, width), interpolation), channels)
+    resize, seed = ResizeToPixels((height, width), data_config['interpolation']), config.run.seed
+    images: Any
+    if config.data.streaming:
+        images = StreamedImages(crops, resize, channels, seed)
+    elif config.data.plain_input:
+        images = CropImages(crops, resize, channels)
     else:
-        images = open_store(crops, (height, width), interpolation)
-    sampler = EpochSampler(len(images), config.run.seed)
+        images = open_store(crops, (height, width), data_config['interpolation'])
+    sampler = None if config.data.streaming else EpochSampler(len(images), seed)
     loader: DataLoader[Any] = DataLoader(
         images,
         batch_size=config.train.batch_size,
         sampler=sampler,
-        collate_fn=None if config.data.plain_input else as_it_is,
+        collate_fn=as_it_is if isinstance(images, StoredCrops) else None,
         num_workers=config.data.num_workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else each pass takes a number of the generator that dropout draws from
         # a last batch of one crop has no statistics for batch norm
         drop_last=len(images) >= config.train.batch_size * num_processes,
     )
-    return loader, sampler
+    return loader, sampler or images
