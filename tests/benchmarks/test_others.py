@@ -12,13 +12,13 @@ def test_models_are_compared_in_costs_and_time_with_backbone_and_with_themselves
     rows, _ = measure_models(0.01, augmented='aresnet18_relmha', backbone='resnet18', sizes={32: 2}, compiled=False)
     assert [(row.case, row.peer, row.unit) for row in rows] == [
         ('aresnet18_relmha, 32 px', 'resnet18', 'GMAC'),
-        ('aresnet18_relmha, 32 px, inference', 'resnet18', 'ms'),
-        ('aresnet18_relmha, 32 px, training', 'resnet18', 'ms'),
+        ('aresnet18_relmha, 2 images of 32 px, inference', 'resnet18', 'ms'),
+        ('aresnet18_relmha, 2 images of 32 px, training', 'resnet18', 'ms'),
         ('aresnet18_relmha with transition_kernel=1, 32 px', 'resnet18', 'GMAC'),
-        ('aresnet18_relmha with transition_kernel=1, 32 px, inference', 'resnet18', 'ms'),
-        ('aresnet18_relmha with transition_kernel=1, 32 px, training', 'resnet18', 'ms'),
-        ('aresnet18_relmha, channels last, 32 px, inference', 'aresnet18_relmha', 'ms'),
-        ('aresnet18_relmha, channels last, 32 px, training', 'aresnet18_relmha', 'ms'),
+        ('aresnet18_relmha with transition_kernel=1, 2 images of 32 px, inference', 'resnet18', 'ms'),
+        ('aresnet18_relmha with transition_kernel=1, 2 images of 32 px, training', 'resnet18', 'ms'),
+        ('aresnet18_relmha, channels last, 2 images of 32 px, inference', 'aresnet18_relmha', 'ms'),
+        ('aresnet18_relmha, channels last, 2 images of 32 px, training', 'aresnet18_relmha', 'ms'),
     ]
     assert rows[0].ratio > rows[3].ratio > 1
 

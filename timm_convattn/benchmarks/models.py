@@ -12,7 +12,7 @@ from timm_convattn.complexity import measure_complexity
 
 __all__ = ['SIZES', 'measure_models']
 
-SIZES = {60: 16, 224: 4}  # side of the images in pixels -> images in a batch
+SIZES = {60: 32, 224: 4}  # side of the images in pixels -> images in a batch
 
 
 class Network(NamedTuple):
@@ -100,7 +100,7 @@ def _compare_times(network: Network, peer: Network, size: int, batch: int, secon
 
     return [
         compare(
-            f'{network.title}, {size} px, {what}',
+            f'{network.title}, {batch} images of {size} px, {what}',
             peer.title,
             lambda step=step: make(step),  # type: ignore[misc]
             seconds,
