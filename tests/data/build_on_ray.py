@@ -3,19 +3,23 @@
 python build_on_ray.py FRAMES BROKEN_FRAMES OUT. A process of its own, since Ray leaves threads behind.
 """
 
+import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from ray.cluster_utils import Cluster
+folder = Path(tempfile.mkdtemp(prefix='ray.'))  # short, for the sake of the sockets in it
+(folder / 'ray').mkdir()  # where the test utility notes the address, and does not make it
+os.environ |= {'RAY_TMPDIR': str(folder), 'RAY_USAGE_STATS_ENABLED': '0'}
 
-from timm_convattn.data.crops import build_crops
-from timm_convattn.errors import InputError
+from ray.cluster_utils import Cluster  # noqa: E402  it reads the environment
+
+from timm_convattn.data.crops import build_crops  # noqa: E402
+from timm_convattn.errors import InputError  # noqa: E402
 
 frames, broken, out = map(Path, sys.argv[1:])
-folder = tempfile.mkdtemp(prefix='ray.')  # short, for the sake of the sockets in it
-nodes = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False, 'temp_dir': folder})
+nodes = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False})
 nodes.add_node(num_cpus=1)
 try:
     build_crops(frames, out, engine='ray', address=nodes.address)

@@ -1,5 +1,6 @@
 """Streams: every crop once, in an order of its own in every epoch, the same pixels as from the disk."""
 
+import datasets
 import pytest
 import torch
 
@@ -7,6 +8,12 @@ from timm_convattn.data.pipeline import CropImages, ResizeToPixels
 from timm_convattn.data.sources import content_hash, open_crops
 from timm_convattn.data.streams import StreamedImages, open_stream
 from timm_convattn.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch):
+    """The library rests for seconds after each pass that threads read for."""
+    monkeypatch.setattr(datasets.config, 'SLEEP_TIME_ON_THREADS_SHUTDOWN', 0, raising=False)
 
 
 @pytest.fixture
