@@ -48,7 +48,9 @@ def test_loaded_stream_is_the_split(tiny_crops):
     assert content_hash(open_stream(str(tiny_crops), 'validation').load()) == content_hash(whole)
 
 
-def test_what_is_no_data_set_of_crops_is_refused(tmp_path, tiny_crops):
+def test_what_is_no_data_set_of_crops_is_refused(tmp_path, tiny_crops, tiny_frames):
+    with pytest.raises(InputError, match='holds frames, not crops'):
+        open_stream(str(tiny_frames), 'train')
     (tmp_path / 'notes.txt').write_text('nothing')
     with pytest.raises(InputError, match='the column "image" is missing'):
         open_stream(str(tmp_path), 'train')

@@ -14,7 +14,7 @@ from typing import Any
 
 from timm_convattn.benchmarks.measure import Growth, Row, growth, row_of
 from timm_convattn.data.crops import build_crops
-from timm_convattn.data.flir import FlirFolder, read_flir, read_frame
+from timm_convattn.data.flir import read_flir, read_frame
 from timm_convattn.data.thermal_scenes import write_scenes
 
 __all__ = ['measure_build']
@@ -43,7 +43,7 @@ def measure_build(
         while len(runs) < repeats or sum(map(sum, runs)) < seconds:
             two, one = _fresh(_build, flir_root, 2)[0], _fresh(_build, flir_root, 1)[0]
             runs.append((two, one, _fresh(_decode, flir_root)[0]))
-        frames = len(_frames(read_flir(flir_root)))
+        frames = len(read_flir(flir_root).frames)
         title = f'crops of {frames} frames'
         rows = [
             row_of(f'{title}, 2 processes', '1 process', [(two, one) for two, one, _ in runs], 1.0, 's'),
@@ -89,13 +89,9 @@ def _build(flir_root: Path, num_proc: int) -> tuple[float, float]:
 def _decode(flir_root: Path) -> tuple[float, float]:
     """Read the annotations and decode every frame once: seconds, and peak memory in MiB."""
     started = time.perf_counter()
-    for frame in _frames(read_flir(flir_root)):
+    for frame in read_flir(flir_root).frames:
         read_frame(frame)
     return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _frames(flir: FlirFolder) -> list[Any]:
-    return [frame for split in flir.splits.values() for frame in split.frames]
 
 
 def _part(flir_root: Path, count: int, folder: Path) -> Path:

@@ -331,5 +331,4 @@ class _ShardWriter:
 
 
 def _bar(flir: FlirFolder, progress: bool) -> Any:
-    total = sum(len(split.frames) for split in flir.splits.values())
-    return tqdm(total=total, desc='Cutting crops', unit='frame', disable=None if progress else True)
+    return tqdm(total=len(flir.frames), desc='Cutting crops', unit='frame', disable=None if progress else True)

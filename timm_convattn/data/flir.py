@@ -103,10 +103,15 @@ class FlirFolder:
     splits: dict[str, Split]
 
     @property
+    def frames(self) -> list[Frame]:
+        """The frames of all splits."""
+        return [frame for split in self.splits.values() for frame in split.frames]
+
+    @property
     def is_starter_set(self) -> bool:
         """Whether this is FLIR's own v1.3, the paper's data, and not another camera's frames in the same layout."""
-        frames = [frame for split in self.splits.values() for frame in split.frames]
-        return self.layout is LAYOUTS[0] and bool(frames) and all(frame.stem.startswith('FLIR_') for frame in frames)
+        named = [frame.stem.startswith('FLIR_') for frame in self.frames]
+        return self.layout is LAYOUTS[0] and bool(named) and all(named)
 
 
 def read_flir(root: Path, missing: Literal['fail', 'skip'] = 'fail', bits: Literal[8, 16] = 8) -> FlirFolder:

@@ -30,6 +30,7 @@ __all__ = [
     'describe_origin',
     'describe_source',
     'explain_source',
+    'locate_source',
     'open_crops',
     'scene_crops',
 ]
@@ -52,9 +53,7 @@ def open_crops(source: str | None, splits: tuple[str, ...], configuration: str |
     Raises:
         InputError: If there is no such data set, it cannot be reached, or it lacks a split, a column or class names.
     """
-    name = str(scene_crops()) if source is None else source
-    if source is not None and Path(source).is_dir():
-        _refuse_flir_folder(Path(source))
+    name = locate_source(source)
     with explain_source(name):
         crops = load_crops(name, configuration)
     missing = [split for split in splits if split not in crops or len(crops[split]) == 0]
@@ -64,6 +63,19 @@ def open_crops(source: str | None, splits: tuple[str, ...], configuration: str |
     for split in splits:
         check_columns(crops[split], f'{name}, split {split}')
     return crops
+
+
+def locate_source(source: str | None) -> str:
+    """Name the folder or the data set on the Hub to open; the embedded scenes are drawn where the cache lacks them.
+
+    Raises:
+        InputError: If it is a folder of frames, of which no crops are cut yet.
+    """
+    if source is None:
+        return str(scene_crops())
+    if Path(source).is_dir():
+        _refuse_flir_folder(Path(source))
+    return source
 
 
 @contextmanager

@@ -7,7 +7,8 @@ import datasets
 import torch
 from PIL import Image
 
-from timm_convattn.data.sources import check_columns, explain_source, scene_crops
+from timm_convattn.data.sources import check_columns, explain_source, locate_source
+from timm_convattn.errors import InputError
 
 __all__ = ['CropStream', 'StreamedImages', 'open_stream']
 
@@ -57,7 +58,7 @@ def open_stream(source: str | None, split: str, configuration: str | None = None
     Raises:
         InputError: If there is no such data set, it cannot be reached, or it lacks the split, a column or class names.
     """
-    name = str(scene_crops()) if source is None else source
+    name = locate_source(source)
     with explain_source(name):
         builder = datasets.load_dataset_builder(name, configuration)
         rows = builder.as_streaming_dataset(split)
@@ -65,6 +66,8 @@ def open_stream(source: str | None, split: str, configuration: str | None = None
         some = {'columns': ['label']} if hasattr(builder.config, 'columns') else {}  # Parquet reads no others then
         labels = datasets.load_dataset_builder(name, configuration, **some).as_streaming_dataset(split)
         counted = [row['label'] for row in labels.select_columns(['label'])]
+    if not counted:
+        raise InputError(f'{name} has no crops in {split}.')
     rows = rows.select_columns(['image', 'label']).cast_column('image', datasets.Image(decode=False))
     return CropStream(rows, counted)
 

@@ -30,7 +30,7 @@ class DataConfig:
     img_size: int | tuple[int, int] = 60
     """Side, or height and width, that crops are resized to, in pixels."""
     limit_train: int | None = None
-    """Train on this many crops, chosen by the seed."""
+    """Train on this many crops, chosen by the seed; of a stream, the first."""
     plain_input: bool = False
     """Decode and resize the crops in every epoch, and keep colours, instead of once, to grey, into a cache."""
     streaming: bool = False

@@ -301,4 +301,4 @@ def _training_loader(
         # a last batch of one crop has no statistics for batch norm
         drop_last=len(images) >= config.train.batch_size * num_processes,
     )
-    return loader, sampler or images
+    return loader, images if sampler is None else sampler
