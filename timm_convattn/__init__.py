@@ -9,7 +9,7 @@ Importing this package registers its models with timm:
 """
 
 from timm_convattn.layers import AugConv2d, ConvAttn, ConvAttnStage, RelMha2d, calibrate_norms
-from timm_convattn.models import AAResNet, AAVgg, AResNet, AVgg, ConvAttnNet
+from timm_convattn.models import AAResNet, AAVgg, AResNet, AVgg, ConvAttnNet, PooledVgg
 
 __version__ = '0.1.0'
 
@@ -22,6 +22,7 @@ __all__ = [
     'ConvAttn',
     'ConvAttnNet',
     'ConvAttnStage',
+    'PooledVgg',
     'RelMha2d',
     '__version__',
     'calibrate_norms',

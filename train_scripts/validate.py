@@ -47,7 +47,7 @@ def main(args: Args) -> None:
     use_threads(accelerator, args.threads)
     model, class_names = load_network(args.model)
     crops = open_crops(args.data, (args.split,), args.data_config)[args.split]
-    record = evaluation_record(
+    record, _ = evaluation_record(
         model, class_names, crops, args.data, args.split, accelerator, args.batch_size, args.num_workers
     )
     if not accelerator.is_main_process:

@@ -13,10 +13,19 @@ import timm_convattn
 from timm_convattn import ConvAttn, RelMha2d
 
 FAMILIES = ['aresnet', 'avgg']
-MODELS = timm.list_models(module=FAMILIES)
-SMALLEST = ['aresnet18_relmha', 'aaresnet50', 'avgg11_relmha', 'avgg11_bn_relmha', 'aavgg16']  # of each kind
+PLAIN = ['vgg11_bn_gap', 'vgg16_gap']
+MODELS = [name for name in timm.list_models(module=FAMILIES) if name not in PLAIN]  # those with attention
+SMALLEST = [
+    'aresnet18_relmha',
+    'aaresnet50',
+    'avgg11_relmha',
+    'avgg11_bn_relmha',
+    'aavgg16',
+    'vgg11_bn_gap',
+]  # of each kind
 RESNETS = {f'aresnet{depth}_relmha': f'resnet{depth}' for depth in (18, 34, 50, 101)}
 VGGS = {f'avgg{depth}{bn}_relmha': f'vgg{depth}{bn}' for depth in (11, 13, 16, 19) for bn in ('', '_bn')}
+AUGMENTED_CONVOLUTIONS = ['aaresnet18', 'aaresnet50', 'aavgg11_bn', 'aavgg16']
 
 
 def create(name, **kwargs):
@@ -24,7 +33,8 @@ def create(name, **kwargs):
 
 
 def test_the_papers_models_and_their_families_are_registered():
-    assert set(MODELS) == {*RESNETS, *VGGS, 'aaresnet50', 'aavgg16'}
+    assert set(MODELS) == {*RESNETS, *VGGS, *AUGMENTED_CONVOLUTIONS}
+    assert set(PLAIN) < set(timm.list_models())
     assert timm.list_pretrained('aresnet50*') == ['aresnet50_relmha.a1_in1k']
 
 
@@ -193,6 +203,7 @@ def test_vgg_weights_give_vggs_features(name, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'backbone', 'theirs', 'ours'),
     [
+        ('aaresnet18', 'resnet18', 'layer4.1.conv1', 'layer4.1.conv1'),
         ('aaresnet50', 'resnet50', 'layer4.1.conv2', 'layer4.1.conv2'),
         ('aavgg16', 'vgg16', 'features.26', 'features.26'),
     ],
@@ -207,6 +218,18 @@ def test_augmented_convolutions_keep_the_first_filters(name, backbone, theirs, o
     with torch.inference_mode():
         torch.testing.assert_close(kept(x)[:, :448], conv(x)[:, :448])
         assert kept(x).shape == conv(x).shape
+
+
+@pytest.mark.parametrize('name', ['vgg11_bn_gap', 'avgg11_bn_relmha'])
+def test_a_vgg_under_the_same_top_keeps_its_classifier(name, tmp_path):
+    plain = create('vgg11_bn_gap').eval()
+    torch.save(plain.state_dict(), tmp_path / 'weights.pth')
+    model = create(name, pretrained=True, pretrained_cfg_overlay=dict(file=tmp_path / 'weights.pth', num_classes=4))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        logits = plain(images)
+        assert logits.shape == (2, 4)
+        torch.testing.assert_close(model.eval()(images), logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('name', ['aresnet18_relmha', 'avgg11_bn_relmha'])

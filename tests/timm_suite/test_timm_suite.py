@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import timm
 
-MODELS = ['aresnet18_relmha', 'aaresnet50', 'avgg11_relmha', 'avgg11_bn_relmha', 'aavgg16', 'convattn']
+MODELS = ['aresnet18_relmha', 'aaresnet18', 'aaresnet50', 'avgg11_relmha', 'avgg11_bn_relmha', 'aavgg16']
+MODELS += ['vgg11_bn_gap', 'convattn']
 TESTS_PER_MODEL = 11
 
 

@@ -27,6 +27,7 @@ def test_run_leaves_everything_that_it_promises(tiny_config, tiny_crops):
     run = finetune(tiny_config())
     assert {path.name for path in run.iterdir()} == {
         *('config.yaml', 'log.jsonl', 'results.json', 'confusion_matrix.png', 'checkpoints', 'model'),
+        'validation.safetensors',
     }
     log = [json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()]
     assert [(entry['epoch'], entry['step']) for entry in log] == [

@@ -8,16 +8,15 @@ import gc
 import logging
 import multiprocessing
 import pickle
-import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from timm_convattn.errors import InputError
+from timm_convattn.ray_cluster import ray_cluster
 
 __all__ = ['Engine', 'ordered_map']
 
@@ -72,38 +71,15 @@ def _submit_in_order(
 
 @contextmanager
 def _ray(num_proc: int, address: str | None) -> Iterator[Map]:
-    """Connect to a cluster, or start one, and leave it as it was found."""
-    try:
-        import ray
+    """Give a `map` of Ray Data."""
+    with ray_cluster(address, num_proc):
         import ray.data
-    except ImportError as error:
-        raise InputError(f"Ray cannot be imported ({error}). Install it: pip install 'timm-convattn[ray]'.") from error
-    if ray.is_initialized():
-        raise InputError('This process is connected to a Ray cluster already. Disconnect it: ray.shutdown().')
-    if address is not None:
-        _check_address(address)
-    where: dict[str, Any] = {'num_cpus': num_proc} if address is None else {'address': address}
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **where)
-    logging.getLogger('ray.data').setLevel(logging.ERROR)  # it tells its plans otherwise
-    try:
+
+        logging.getLogger('ray.data').setLevel(logging.ERROR)  # it tells its plans otherwise
         ray.data.DataContext.get_current().execution_options.preserve_order = True
         ray.data.DataContext.get_current().enable_progress_bars = False
         with ExitStack() as running:  # what still runs ends before the connection does
             yield lambda function, tasks: running.enter_context(closing(_map_with_ray_data(function, tasks)))
-    finally:
-        ray.shutdown()
-
-
-def _check_address(address: str) -> None:
-    """Refuse at once an address where nobody listens: Ray itself tries for more than a minute."""
-    place = urlsplit(address if '://' in address else f'//{address}')
-    try:
-        socket.create_connection((place.hostname or '', place.port or 0), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f'No Ray cluster at {address} ({error}). Start one with ray start --head, and give the host:port that it '
-            'tells.'
-        ) from error
 
 
 def _map_with_ray_data(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Generator[Any, None, None]:

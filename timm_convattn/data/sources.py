@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 
 from timm_convattn.data import thermal_scenes
 from timm_convattn.data.crops import CropSet, build_crops, built_crops, load_crops
@@ -30,6 +32,7 @@ __all__ = [
     'describe_origin',
     'describe_source',
     'explain_source',
+    'hold_out_frames',
     'locate_source',
     'open_crops',
     'scene_crops',
@@ -116,6 +119,30 @@ def class_names_of(crops: Any) -> list[str]:
     """Give the names of the classes, in the order of the labels."""
     names: list[str] = crops.features['label'].names
     return names
+
+
+def hold_out_frames(crops: datasets.Dataset, share: float) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Split crops into those to train on and those kept from it, all crops of a frame on one side.
+
+    Which frames are kept depends on their names alone, so it is the same for every seed and every order.
+
+    Args:
+        crops: With the columns `source` and `frame` of built crops.
+        share: Share of the frames to keep from training, in (0, 1).
+
+    Raises:
+        InputError: If the crops do not name their frames, or one side would be empty.
+    """
+    if not {'source', 'frame'} <= crops.features.keys():
+        raise InputError(
+            f'The crops have columns {", ".join(crops.features)}, but not source and frame: '
+            'which of them are of one frame is not known, so none can be held out.'
+        )
+    frames = zip(crops['source'][:], crops['frame'][:], strict=True)
+    held = np.array([zlib.crc32('/'.join(frame).encode()) < share * 2**32 for frame in frames])
+    if held.all() or not held.any():
+        raise InputError(f'Of {len(crops)} crops {held.sum()} would be held out at a share of {share}.')
+    return crops.select(np.flatnonzero(~held)), crops.select(np.flatnonzero(held))
 
 
 def content_hash(crops: datasets.Dataset) -> str:

@@ -107,9 +107,11 @@ class AResNet(ResNet):
 class AAResNet(ResNet):
     """A ResNet whose 3x3 convolutions of stage 4 are attention-augmented: the paper's baseline (Bello et al., 2019).
 
-    In each bottleneck block of stage 4 an `AugConv2d` of the same width takes the place of the 3x3 convolution.
+    In each block of stage 4 an `AugConv2d` of the same width takes the place of the 3x3 convolution: of the only one
+    of a bottleneck block, of the first one of a basic block (which the paper does not use).
 
     Args:
+        block: Residual block.
         layers: Blocks of each stage.
         num_classes: Classes, 0 for pooled features.
         in_chans: Channels of the image.
@@ -126,6 +128,7 @@ class AAResNet(ResNet):
 
     def __init__(
         self,
+        block: type[BasicBlock] | type[Bottleneck],
         layers: tuple[int, ...],
         num_classes: int = 1000,
         in_chans: int = 3,
@@ -136,20 +139,22 @@ class AAResNet(ResNet):
     ) -> None:
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         attn_args, kwargs = split_attn_args(kwargs)
-        super().__init__(Bottleneck, layers, num_classes, in_chans, **kwargs, **dd)
+        super().__init__(block, layers, num_classes, in_chans, **kwargs, **dd)
+        self.augmented = 'conv2' if block is Bottleneck else 'conv1'  # name of each block's convolution
         size = _stage3_size(self, img_size)
-        for block in self.layer4:
-            conv = AugConv2d.in_place_of(block.conv2, size, **attn_args, **dd)
+        for residual in self.layer4:
+            conv = AugConv2d.in_place_of(getattr(residual, self.augmented), size, **attn_args, **dd)
             nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
-            block.conv2 = conv
+            setattr(residual, self.augmented, conv)
             size = conv.output_size(size)
 
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
         """Build the position tables for another size, in pixels, from those there are."""
         size = _stage3_size(self, img_size)
-        for block in self.layer4:
-            block.conv2.attn.set_feat_size(size)
-            size = block.conv2.output_size(size)
+        for residual in self.layer4:
+            conv = getattr(residual, self.augmented)
+            conv.attn.set_feat_size(size)
+            size = conv.output_size(size)
         update_model_input_size(self, img_size)
 
     @torch.jit.ignore
@@ -231,6 +236,7 @@ default_cfgs = generate_default_cfgs(
         'aresnet34_relmha.a1_in1k': _cfg(hf_hub_id='timm/resnet34.a1_in1k'),
         'aresnet50_relmha.a1_in1k': _cfg(hf_hub_id='timm/resnet50.a1_in1k'),
         'aresnet101_relmha.a1_in1k': _cfg(hf_hub_id='timm/resnet101.a1_in1k'),
+        'aaresnet18.a1_in1k': _cfg(hf_hub_id='timm/resnet18.a1_in1k'),
         'aaresnet50.a1_in1k': _cfg(hf_hub_id='timm/resnet50.a1_in1k'),
     }
 )
@@ -265,6 +271,14 @@ def aresnet101_relmha(pretrained: bool = False, **kwargs: Any) -> AResNet:
 
 
 @register_model
+def aaresnet18(pretrained: bool = False, **kwargs: Any) -> AAResNet:
+    """ResNet18 with attention-augmented first convolutions in the blocks of stage 4; not in the paper."""
+    model_args = dict(block=BasicBlock, layers=(2, 2, 2, 2))
+    return _create(AAResNet, 'aaresnet18', pretrained, **dict(model_args, **kwargs))
+
+
+@register_model
 def aaresnet50(pretrained: bool = False, **kwargs: Any) -> AAResNet:
     """ResNet50 with attention-augmented 3x3 convolutions in stage 4: the paper's baseline AAResNet50."""
-    return _create(AAResNet, 'aaresnet50', pretrained, **dict(dict(layers=(3, 4, 6, 3)), **kwargs))
+    model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3))
+    return _create(AAResNet, 'aaresnet50', pretrained, **dict(model_args, **kwargs))

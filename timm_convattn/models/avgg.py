@@ -17,15 +17,17 @@ from timm.models.vgg import cfgs as vgg_cfgs
 from timm_convattn.layers import AugConv2d, ConvAttn
 from timm_convattn.layers.conv_attn import split_attn_args
 from timm_convattn.layers.rel_mha import RelMha2d, position_tables
-from timm_convattn.models._pretrained import StateDict, fit_checkpoint
+from timm_convattn.models._pretrained import StateDict, fit_checkpoint, pad_classifier
 
-__all__ = ['AAVgg', 'AVgg', 'checkpoint_filter_fn']
+__all__ = ['AAVgg', 'AVgg', 'PooledVgg', 'checkpoint_filter_fn']
 
 Model = TypeVar('Model', bound=nn.Module)
 
 
-class _PooledVgg(VGG):
+class PooledVgg(VGG):
     """A VGG with a global average pool, dropout and a linear layer as its top, in place of two wide ones on a 7x7 map.
+
+    The paper compares its networks under one top (section 4.3): this is its plain VGG16, and what the others build on.
 
     Args:
         cfg: Layers of the VGG: channels of a convolution, or 'M' for a max pool.
@@ -92,7 +94,7 @@ class _PooledVgg(VGG):
         return position_tables(self)
 
 
-class AVgg(_PooledVgg):
+class AVgg(PooledVgg):
     """A VGG with the paper's stage 5 (Fig. 3): all its convolutions and its pool, beside one attention.
 
     The last entry of `features` is the convolutional-attentional form (Eq. 6): its convolutional path is VGG's whole
@@ -155,7 +157,7 @@ class AVgg(_PooledVgg):
         self._set_head(form.num_features, global_pool, **dd)
 
 
-class AAVgg(_PooledVgg):
+class AAVgg(PooledVgg):
     """A VGG whose 3x3 convolutions of stage 5 are attention-augmented: the paper's baseline (Bello et al., 2019).
 
     Args:
@@ -202,10 +204,10 @@ def _stage5_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
     return height // 16, width // 16
 
 
-def checkpoint_filter_fn(state_dict: StateDict, model: AVgg | AAVgg) -> StateDict:
-    """Fit a checkpoint of this architecture, or of the plain VGG without its top, to a model.
+def checkpoint_filter_fn(state_dict: StateDict, model: PooledVgg) -> StateDict:
+    """Fit a checkpoint of this architecture, or of the plain VGG, to a model.
 
-    Of a convolution that became attention-augmented the first filters are kept.
+    Of a convolution that became attention-augmented the first filters are kept; timm's two wide layers are left out.
 
     Args:
         state_dict: The checkpoint.
@@ -219,21 +221,22 @@ def checkpoint_filter_fn(state_dict: StateDict, model: AVgg | AAVgg) -> StateDic
     """
 
     def from_vgg(backbone: StateDict) -> StateDict:
+        two_wide_layers = any(key.startswith('pre_logits.') for key in backbone)  # timm's top, which is left behind
         renamed = {}
         for key, value in backbone.items():
             part, index, *rest = key.split('.')
-            if part != 'features':
+            if part != 'features' and two_wide_layers:
                 continue
-            if isinstance(model, AVgg) and int(index) >= model.stage5:
+            if isinstance(model, AVgg) and part == 'features' and int(index) >= model.stage5:
                 key = '.'.join([part, str(model.stage5), 'conv', str(int(index) - model.stage5), *rest])
-            renamed[key] = value
+            renamed[key] = pad_classifier(value, model.num_features) if key == 'head.fc.weight' else value
         return renamed
 
     return fit_checkpoint(state_dict, model, from_vgg, classifier='head.fc')
 
 
 def _create(model_cls: type[Model], variant: str, pretrained: bool, **kwargs: Any) -> Model:
-    """Build a VGG of ours: `a[a]vgg16[_bn]...` has the layers of `vgg16`."""
+    """Build a VGG of ours: `[a[a]]vgg16[_bn]...` has the layers of `vgg16`."""
     name, *suffixes = variant.split('_')
     if 'bn' in suffixes:
         kwargs.setdefault('norm_layer', nn.BatchNorm2d)
@@ -280,7 +283,10 @@ default_cfgs = generate_default_cfgs(
         'avgg13_bn_relmha.tv_in1k': _cfg(hf_hub_id='timm/vgg13_bn.tv_in1k'),
         'avgg16_bn_relmha.tv_in1k': _cfg(hf_hub_id='timm/vgg16_bn.tv_in1k'),
         'avgg19_bn_relmha.tv_in1k': _cfg(hf_hub_id='timm/vgg19_bn.tv_in1k'),
+        'aavgg11_bn.tv_in1k': _cfg(hf_hub_id='timm/vgg11_bn.tv_in1k'),
         'aavgg16.tv_in1k': _cfg(hf_hub_id='timm/vgg16.tv_in1k'),
+        'vgg11_bn_gap.tv_in1k': _cfg(hf_hub_id='timm/vgg11_bn.tv_in1k'),
+        'vgg16_gap.tv_in1k': _cfg(hf_hub_id='timm/vgg16.tv_in1k'),
     }
 )
 
@@ -334,6 +340,24 @@ def avgg19_bn_relmha(pretrained: bool = False, **kwargs: Any) -> AVgg:
 
 
 @register_model
+def aavgg11_bn(pretrained: bool = False, **kwargs: Any) -> AAVgg:
+    """VGG11 with batch norm and attention-augmented convolutions in stage 5; not in the paper."""
+    return _create(AAVgg, 'aavgg11_bn', pretrained, **kwargs)
+
+
+@register_model
 def aavgg16(pretrained: bool = False, **kwargs: Any) -> AAVgg:
     """VGG16 with attention-augmented convolutions in stage 5: the paper's baseline AAVGG16."""
     return _create(AAVgg, 'aavgg16', pretrained, **kwargs)
+
+
+@register_model
+def vgg11_bn_gap(pretrained: bool = False, **kwargs: Any) -> PooledVgg:
+    """VGG11 with batch norm, under the top of the others here; not in the paper."""
+    return _create(PooledVgg, 'vgg11_bn_gap', pretrained, **kwargs)
+
+
+@register_model
+def vgg16_gap(pretrained: bool = False, **kwargs: Any) -> PooledVgg:
+    """VGG16 under the top of the others here: the paper's baseline VGG16."""
+    return _create(PooledVgg, 'vgg16_gap', pretrained, **kwargs)

@@ -5,7 +5,7 @@ A recipe gives defaults, the command line wins. Keys of a recipe are the names o
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,17 @@ import yaml
 from timm_convattn.data.pipeline import AugmentAmounts
 from timm_convattn.errors import InputError
 
-__all__ = ['Config', 'DataConfig', 'ModelConfig', 'RunConfig', 'TrainConfig', 'flat', 'parse_config', 'read_recipe']
+__all__ = [
+    'Config',
+    'DataConfig',
+    'ModelConfig',
+    'RunConfig',
+    'TrainConfig',
+    'flat',
+    'options_as_args',
+    'parse_config',
+    'read_recipe',
+]
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class DataConfig:
     """Configuration of the data set on the Hub, such as two_class. None: its default one."""
     img_size: int | tuple[int, int] = 60
     """Side, or height and width, that crops are resized to, in pixels."""
+    hold_out: float = 0.0
+    """Share of the training frames whose crops are not trained on, but kept to choose on them what to reject."""
     limit_train: int | None = None
     """Train on this many crops, chosen by the seed; of a stream, the first."""
     plain_input: bool = False
@@ -114,10 +126,14 @@ class RunConfig:
     """Precision of training. None: what accelerate was launched with. Results are always evaluated in float32."""
     compile: bool = False
     """Compile the model with torch.compile."""
+    channels_last: bool = False
+    """Keep the channels of weights and maps last in memory, which mixed precision is faster with."""
     push_to_hub: str | None = None
     """Publish the finished run to this repository on the Hub, owner/name, private (publish.py can make it public)."""
     tracker: Literal['tensorboard', 'trackio', 'none'] = 'none'
     """Experiment tracker that gets the log as well (extra: track)."""
+    evaluate_every: int = 1
+    """Epochs between evaluations on the validation split. The last epoch is always evaluated."""
     checkpoint_every: int = 1
     """Epochs between checkpoints. The last one and an interrupted one are always written."""
     keep: int = 2
@@ -142,8 +158,16 @@ class Config:
         Raises:
             InputError: Naming the options.
         """
-        at_least = {'epochs': 1, 'batch_size': 1, 'gradient_accumulation': 1, 'checkpoint_every': 1, 'keep': 1}
-        at_least |= {'num_workers': 0, 'limit_train': 1, 'seed': 0, 'lr': 0, 'threads': 1, 'calibrate': 0}
+        at_least = {'epochs': 1, 'batch_size': 1, 'gradient_accumulation': 1, 'evaluate_every': 1, 'keep': 1}
+        at_least |= {
+            'checkpoint_every': 1,
+            'num_workers': 0,
+            'limit_train': 1,
+            'seed': 0,
+            'lr': 0,
+            'threads': 1,
+            'calibrate': 0,
+        }
         values = flat(self)
         for key, lowest in at_least.items():
             if values[key] is not None and values[key] < lowest:
@@ -156,6 +180,10 @@ class Config:
             raise InputError(
                 f'num_workers is {self.data.num_workers}, but a stream is read by one process: leave one of them out.'
             )
+        if not 0 <= self.data.hold_out < 1:
+            raise InputError(f'hold_out is {self.data.hold_out}, wanted a share from 0 to below 1.')
+        if self.data.streaming and self.data.hold_out:
+            raise InputError('hold_out needs all crops at hand, which a stream has not: leave one of them out.')
         for key in ('mean', 'std'):
             if values[key] is not None and len(values[key]) not in (1, self.model.in_chans):
                 raise InputError(f'{key} has {len(values[key])} numbers, wanted 1 or in_chans={self.model.in_chans}.')
@@ -229,6 +257,11 @@ def _first_refused(recipe: dict[str, Any]) -> str:
         except SystemExit:
             return f'{key} cannot be {value!r}'
     return 'its options cannot be parsed together'
+
+
+def options_as_args(options: Mapping[str, Any]) -> list[str]:
+    """Give the command line that says what a mapping of option names to values says."""
+    return [arg for key, value in options.items() for arg in _as_option(key, value)]
 
 
 def _as_option(key: str, value: Any) -> list[str]:

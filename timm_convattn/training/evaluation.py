@@ -22,8 +22,9 @@ from timm_convattn.environment import describe_environment
 from timm_convattn.errors import InputError
 from timm_convattn.hub import model_data_config, pretrained_cfg
 from timm_convattn.metrics import accuracy_by_size, compute_metrics
+from timm_convattn.predictions import Predictions
 
-__all__ = ['BATCH_SIZE', 'evaluate', 'evaluation_loader', 'evaluation_record', 'use_threads']
+__all__ = ['BATCH_SIZE', 'evaluation_loader', 'evaluation_record', 'predict', 'score', 'use_threads']
 
 
 BATCH_SIZE = 128  # one size everywhere: sums of floats depend on it in their last bits
@@ -38,44 +39,54 @@ def evaluation_loader(
     return DataLoader(images, batch_size=batch_size, num_workers=num_workers, generator=torch.Generator())
 
 
-def evaluate(
+def predict(
     model: nn.Module,
     loader: DataLoader[Any],
     accelerator: Accelerator,
     class_names: Sequence[str],
-    sides: npt.NDArray[np.floating] | None = None,
     progress: bool = False,
-) -> dict[str, Any]:
-    """Evaluate a model over all samples of a loader, each counted once whatever the number of processes.
+) -> Predictions:
+    """Run a model over all samples of a loader, each once whatever the number of processes.
 
     Args:
         model: In eval mode for the duration; gives (B, num_classes) logits.
-        loader: Prepared by `accelerator`.
+        loader: Prepared by `accelerator`; gives images, labels and indices.
         accelerator: Gathers the processes' results.
         class_names: Names of the classes, in the order of the logits.
-        sides: Side of each crop in its frame, in pixels, in the order of the data set.
         progress: Whether to show a progress bar on a terminal.
+    """
+    was_training = model.training
+    model.eval()
+    kept: tuple[list[torch.Tensor], ...] = ([], [], [])
+    quiet = None if progress and accelerator.is_main_process else True  # None: quiet where there is no terminal
+    with torch.inference_mode():
+        for images, labels, indices in tqdm(loader, desc='Evaluating', unit='batch', leave=False, disable=quiet):
+            for values, value in zip(kept, (model(images).float(), labels, indices), strict=True):
+                values.append(accelerator.gather_for_metrics(value).cpu())
+    model.train(was_training)
+    logits, labels, indices = (torch.cat(values) for values in kept)
+    order = indices.argsort()
+    return Predictions(logits[order].numpy(), labels[order].numpy(), tuple(class_names))
+
+
+def score(predictions: Predictions, sides: npt.NDArray[np.floating] | None = None) -> dict[str, Any]:
+    """Compute the metrics of a split.
+
+    Args:
+        predictions: What a model says of it.
+        sides: Side of each crop in its frame, in pixels, in the order of the split.
 
     Returns:
         The metrics of `compute_metrics`, `loss`: the mean cross entropy, and with `sides` what `accuracy_by_size` gives
         as `by_size`.
     """
-    was_training = model.training
-    model.eval()
-    kept: tuple[list[torch.Tensor], ...] = ([], [], [], [])
-    quiet = None if progress and accelerator.is_main_process else True  # None: quiet where there is no terminal
-    with torch.inference_mode():
-        for images, labels, indices in tqdm(loader, desc='Evaluating', unit='batch', leave=False, disable=quiet):
-            logits = model(images).float()
-            loss = F.cross_entropy(logits, labels, reduction='none')
-            for values, value in zip(kept, (logits.argmax(1), labels, loss, indices), strict=True):
-                values.append(accelerator.gather_for_metrics(value).cpu())
-    model.train(was_training)
-    predictions, references, losses, indices = (torch.cat(values) for values in kept)
+    losses = F.cross_entropy(
+        torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels), reduction='none'
+    )
     metrics: dict[str, Any] = {'loss': losses.double().mean().item()}
-    metrics |= compute_metrics(predictions.numpy(), references.numpy(), class_names)
+    metrics |= compute_metrics(predictions.predicted, predictions.labels, predictions.class_names)
     if sides is not None:
-        metrics['by_size'] = accuracy_by_size((predictions == references).numpy(), sides[indices.numpy()])
+        metrics['by_size'] = accuracy_by_size(predictions.hits, sides)
     return metrics
 
 
@@ -96,7 +107,7 @@ def evaluation_record(
     accelerator: Accelerator,
     batch_size: int = BATCH_SIZE,
     num_workers: int = 0,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Predictions]:
     """Evaluate a trained model on a split, in float32, and record what was measured on what and where.
 
     Args:
@@ -110,7 +121,7 @@ def evaluation_record(
         num_workers: Processes that load crops.
 
     Returns:
-        What goes into a results file: `model`, `data`, `metrics`, `environment`.
+        What goes into a results file: `model`, `data`, `metrics`, `environment`; and what the model says of each crop.
 
     Raises:
         InputError: If the model's classes are not the crops'.
@@ -123,8 +134,8 @@ def evaluation_record(
         )
     config = model_data_config(model)
     loader = accelerator.prepare(evaluation_loader(crops, config, batch_size, num_workers))
-    metrics = evaluate(model.to(accelerator.device), loader, accelerator, names, crop_sides(crops), progress=True)
-    return {
+    predictions = predict(model.to(accelerator.device), loader, accelerator, names, progress=True)
+    record = {
         'model': {
             'architecture': pretrained_cfg(model)['architecture'],
             'parameters': sum(parameter.numel() for parameter in model.parameters()),
@@ -138,9 +149,10 @@ def evaluation_record(
             'sha256': content_hash(crops),
             'class_names': names,
         },
-        'metrics': metrics,
+        'metrics': score(predictions, crop_sides(crops)),
         'environment': describe_environment(accelerator.num_processes, accelerator.device.type),
     }
+    return record, predictions
 
 
 def use_threads(accelerator: Accelerator, threads: int | None) -> None:

@@ -11,18 +11,18 @@ import torch.nn as nn
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from timm_convattn.data.sources import class_names_of, open_crops
+from timm_convattn.data.sources import class_names_of, hold_out_frames, open_crops
 from timm_convattn.data.streams import open_stream
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_json
-from timm_convattn.hub import save_model
+from timm_convattn.hub import model_data_config, save_model
 from timm_convattn.hub.publishing import check_right_to_write
 from timm_convattn.report import format_metrics, plot_confusion_matrix
 from timm_convattn.training.config import Config, DataConfig, flat
-from timm_convattn.training.evaluation import evaluation_record, use_threads
+from timm_convattn.training.evaluation import evaluation_loader, evaluation_record, predict, use_threads
 from timm_convattn.training.loop import Training
 from timm_convattn.training.networks import create_network, load_network, network_input
-from timm_convattn.training.run_folder import choose_folder, claim_folder
+from timm_convattn.training.run_folder import choose_folder, claim_folder, hold_folder
 
 __all__ = ['finetune']
 
@@ -31,7 +31,8 @@ def finetune(config: Config) -> Path:
     """Fine-tune a model, evaluate what was saved, and leave a run folder.
 
     The folder holds `config.yaml`, `log.jsonl` (a line an epoch), `checkpoints/`, `model/` (for
-    `timm.create_model('local-dir:...')`), `results.json` and `confusion_matrix.png`.
+    `timm.create_model('local-dir:...')`), `results.json`, `confusion_matrix.png` and `validation.safetensors`, the
+    logits of each crop (`Predictions`); with `data.hold_out` also `held_out.safetensors`.
 
     Args:
         config: What to do. With `run.resume`, a configuration that `resume_config` gave.
@@ -60,14 +61,18 @@ def finetune(config: Config) -> Path:
         model = create_network(config.model, class_names, img_size)
     data_config = network_input(config.model, model, img_size)
 
+    held_out = None
+    if config.data.hold_out:
+        crops['train'], held_out = hold_out_frames(crops['train'], config.data.hold_out)
     train = Training(config, accelerator, model, crops, class_names, data_config, folder)
-    if config.run.resume is None:
-        claim_folder(folder, config, accelerator)
-    train.run()
-    if accelerator.is_main_process:
-        _save_finished(train.weights(), folder / 'model', class_names, data_config)
-    accelerator.wait_for_everyone()
-    _report(config, accelerator, crops['validation'], folder, train)
+    with hold_folder(folder, accelerator):
+        if config.run.resume is None:
+            claim_folder(folder, config, accelerator)
+        train.run()
+        if accelerator.is_main_process:
+            _save_finished(train.weights(), folder / 'model', class_names, data_config)
+        accelerator.wait_for_everyone()
+        _report(config, accelerator, crops['validation'], held_out, folder, train)
     accelerator.end_training()
     return folder
 
@@ -105,15 +110,28 @@ def _save_finished(model: nn.Module, folder: Path, class_names: list[str], data_
 
 
 def _report(
-    config: Config, accelerator: Accelerator, validation: datasets.Dataset, folder: Path, train: Training
+    config: Config,
+    accelerator: Accelerator,
+    validation: datasets.Dataset,
+    held_out: datasets.Dataset | None,
+    folder: Path,
+    train: Training,
 ) -> None:
     """Evaluate the model that was saved, as `validate.py` does, and write what came out."""
     model, names = load_network(f'local-dir:{folder / "model"}')
-    record = evaluation_record(
-        model, names, validation, config.data.data, 'validation', accelerator, num_workers=config.data.num_workers
+    source, num_workers = config.data.data, config.data.num_workers
+    record, predictions = evaluation_record(
+        model, names, validation, source, 'validation', accelerator, num_workers=num_workers
     )
+    chosen_on = None
+    if held_out is not None:
+        loader = accelerator.prepare(evaluation_loader(held_out, model_data_config(model), num_workers=num_workers))
+        chosen_on = predict(model, loader, accelerator, names, progress=True)
     if not accelerator.is_main_process:
         return
+    predictions.save(folder / 'validation.safetensors')
+    if chosen_on is not None:
+        chosen_on.save(folder / 'held_out.safetensors')
     record['training'] = {
         'config': flat(config),
         'crops': train.class_counts(),

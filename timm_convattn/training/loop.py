@@ -27,7 +27,7 @@ from timm_convattn.files import write_text
 from timm_convattn.layers import calibrate_norms
 from timm_convattn.training.checkpoints import Progress, find_checkpoints, load_checkpoint, save_checkpoint
 from timm_convattn.training.config import Config, TrainConfig, flat
-from timm_convattn.training.evaluation import evaluate, evaluation_loader
+from timm_convattn.training.evaluation import evaluation_loader, predict, score
 from timm_convattn.training.stop import Interrupted, StopSignals, stop_signals
 
 __all__ = ['Training', 'learning_rate']
@@ -82,6 +82,8 @@ class Training:
         if config.model.pretrained and config.model.calibrate:
             self._calibrate(model, loader)
         validation = evaluation_loader(crops['validation'], data_config, num_workers=config.data.num_workers)
+        if config.run.channels_last:
+            model = model.to(memory_format=torch.channels_last)
         if config.run.compile:
             model.compile()
         self.averaged = ModelEmaV3(model, decay=config.train.ema_decay) if config.train.ema else None
@@ -179,16 +181,16 @@ class Training:
     def _finish_epoch(self) -> None:
         """Evaluate, log and save, and turn to the next epoch."""
         progress, started = self.progress, time.perf_counter()
-        metrics = evaluate(self._averaged_model() or self.model, self.validation, self.accelerator, self.class_names)
         progress.epoch += 1
+        last = progress.epoch == self.config.train.epochs
+        validated = self._validate() if last or progress.epoch % self.config.run.evaluate_every == 0 else {}
         progress.seconds += time.perf_counter() - started
         entry = {
             'epoch': progress.epoch,
             'step': progress.step,
             'learning_rate': self.optimizer.param_groups[0]['lr'],
             'train_loss': progress.loss_sum / progress.batch,
-            'validation_loss': metrics['loss'],
-            **{key: metrics[key] for key in ('accuracy', 'macro_f1', 'weighted_f1')},
+            **validated,
             'seconds': round(progress.seconds, 2),
             'waited_for_crops': round(progress.waited, 3),
         }
@@ -200,9 +202,16 @@ class Training:
                 f'The checkpoints of earlier epochs are in {self.folder}.'
             )
         self._log(entry)
-        last = progress.epoch == self.config.train.epochs
         if last or progress.epoch % self.config.run.checkpoint_every == 0:
             self._save()
+
+    def _validate(self) -> dict[str, float]:
+        model = self._averaged_model() or self.model
+        metrics = score(predict(model, self.validation, self.accelerator, self.class_names))
+        return {
+            'validation_loss': metrics['loss'],
+            **{key: metrics[key] for key in ('accuracy', 'macro_f1', 'weighted_f1')},
+        }
 
     def _log(self, entry: dict[str, Any]) -> None:
         self.accelerator.log({key: value for key, value in entry.items() if key != 'step'}, step=entry['step'])
@@ -210,10 +219,15 @@ class Training:
             return
         with (self.folder / 'log.jsonl').open('a') as log:
             log.write(json.dumps(entry) + '\n')
-        tqdm.write(
-            f'epoch {entry["epoch"]}/{self.config.train.epochs}  train loss {entry["train_loss"]:.4f}  '
+        validated = (
             f'validation: loss {entry["validation_loss"]:.4f}, accuracy {entry["accuracy"]:.4f}, '
-            f'macro F1 {entry["macro_f1"]:.4f}  ({entry["seconds"]:.0f} s)'
+            f'macro F1 {entry["macro_f1"]:.4f}  '
+            if 'accuracy' in entry
+            else ''
+        )
+        tqdm.write(
+            f'epoch {entry["epoch"]}/{self.config.train.epochs}  train loss {entry["train_loss"]:.4f}  {validated}'
+            f'({entry["seconds"]:.0f} s)'
         )
 
     def _set_learning_rate(self) -> None:

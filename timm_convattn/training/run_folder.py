@@ -1,5 +1,7 @@
 """The folder of a run: claimed before work starts, found again to go on with."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -7,17 +9,18 @@ from pathlib import Path
 import yaml
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from filelock import FileLock, Timeout
 
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
 from timm_convattn.training.config import Config, flat, parse_config
 
-__all__ = ['choose_folder', 'claim_folder', 'resume_config']
+__all__ = ['choose_folder', 'claim_folder', 'hold_folder', 'lock_path', 'resume_config']
 
 # what may differ between a run and its resumption: nothing that the weights depend on, but for how long to train
 MAY_CHANGE = {
     *('epochs', 'output', 'resume', 'config', 'num_workers', 'compile'),
-    *('tracker', 'checkpoint_every', 'keep', 'threads', 'push_to_hub'),
+    *('tracker', 'evaluate_every', 'checkpoint_every', 'keep', 'threads', 'push_to_hub'),
 }
 
 
@@ -26,6 +29,31 @@ def choose_folder(config: Config) -> Path:
     PartialState(cpu=parse_flag_from_env('ACCELERATE_USE_CPU'))  # joins the processes, as Accelerator does
     folder = str(config.run.output or Path('runs') / f'{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}')
     return Path(broadcast_object_list([folder])[0])
+
+
+@contextmanager
+def hold_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Keep other runs out of the folder as long as this one works on it.
+
+    Raises:
+        InputError: If another run works on it.
+    """
+    lock = FileLock(lock_path(folder))
+    if accelerator.is_main_process:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise InputError(f'Another run works on {folder}. Wait for it, or give another --output.') from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def lock_path(folder: Path) -> Path:
+    """Give the file, beside the folder, that a run holds locked while it works; it stays when the run is over."""
+    return folder.with_name(f'.{folder.name}.lock')
 
 
 def claim_folder(folder: Path, config: Config, accelerator: Accelerator) -> None:

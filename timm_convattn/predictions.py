@@ -1,0 +1,67 @@
+"""What a model says of every crop of a split: kept with a run, so that everything about it can be asked later."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from timm_convattn.errors import InputError
+
+__all__ = ['Predictions']
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The logits of a split beside its labels, in the order of the split."""
+
+    logits: npt.NDArray[np.float32]
+    """(N, num_classes)"""
+    labels: npt.NDArray[np.int64]
+    """(N,) true classes"""
+    class_names: tuple[str, ...]
+    """Names of the classes, in the order of the logits."""
+
+    @property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """(N,) the class of the largest logit."""
+        largest: npt.NDArray[np.int64] = np.argmax(self.logits, axis=1)
+        return largest
+
+    @property
+    def hits(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether that is the true class."""
+        return np.equal(self.predicted, self.labels)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file, whole or not at all."""
+        beside = path.with_name(f'.{path.name}')
+        tensors: dict[str, npt.NDArray[Any]] = {
+            'logits': np.ascontiguousarray(self.logits),
+            'labels': np.ascontiguousarray(self.labels),
+        }
+        safetensors.numpy.save_file(tensors, beside, {'class_names': json.dumps(self.class_names)})
+        beside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> 'Predictions':
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: If there is no such file, or it is none.
+        """
+        try:
+            with safetensors.safe_open(path, 'numpy') as file:
+                names = tuple(json.loads(file.metadata()['class_names']))
+                logits, labels = file.get_tensor('logits'), file.get_tensor('labels')
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f'{path} cannot be read as predictions ({type(error).__name__}: {error}).') from error
+        if logits.shape != (len(labels), len(names)):
+            raise InputError(
+                f'{path} holds logits of shape {logits.shape} for {len(labels)} labels of {len(names)} classes.'
+            )
+        return cls(logits, labels, names)

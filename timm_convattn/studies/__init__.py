@@ -1,0 +1,1 @@
+"""Studies: matrices of fine-tuning runs, how they are run, and what is read off them."""

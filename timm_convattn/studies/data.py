@@ -1,0 +1,98 @@
+"""The crops of a study: which they are, told by what they hold and not by where they lie."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+
+from timm_convattn.data.crops import CLASSES, Classes, built_crops, narrow_crops
+from timm_convattn.data.sources import class_names_of, content_hash, describe_origin, open_crops, scene_crops
+from timm_convattn.errors import InputError
+
+__all__ = ['StudyData', 'open_study_data']
+
+SPLITS = ('train', 'validation')
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """A data set of crops that runs are made on."""
+
+    source: str | None
+    """For finetune.py: a folder, an id on the Hub, or None for the embedded scenes."""
+    configuration: str | None
+    """Configuration of a data set on the Hub."""
+    classes: str
+    """four_class or two_class."""
+    origin: str
+    """Whose frames the crops are cut from."""
+    class_names: tuple[str, ...]
+    counts: dict[str, dict[str, int]]
+    """Split -> class -> crops."""
+    sha256: str
+    """Of all crops and labels of both splits."""
+    validation_sha256: str
+    """Of those of the validation split, as results files name it."""
+
+    @property
+    def num_train(self) -> int:
+        """Crops to train on."""
+        return sum(self.counts['train'].values())
+
+    def open(self) -> datasets.DatasetDict:
+        """Open the splits train and validation."""
+        return open_crops(self.source, SPLITS, self.configuration)
+
+
+def open_study_data(source: str | None, classes: Classes, folder: Path) -> StudyData:
+    """Find the crops of a set of classes.
+
+    Args:
+        source: A folder of crops of four classes, the id of a data set on the Hub with a configuration for each set of
+            classes, or None for the embedded scenes.
+        classes: The set of classes.
+        folder: Where crops of fewer classes than `source` has are written.
+
+    Raises:
+        InputError: If the crops cannot be opened, or are of other classes.
+    """
+    local = scene_crops() if source is None else Path(source)
+    place, configuration = source, None if local.is_dir() else classes
+    crops, hashes = _open(place, configuration)
+    if class_names_of(crops['train']) != list(CLASSES[classes]) and built_crops(local) is not None:
+        place = str(folder / f'{classes}-{_joint(hashes)[:12]}')
+        if built_crops(Path(place)) is None:
+            narrow_crops(local, Path(place), classes)
+        crops, hashes = _open(place, None)
+    names = tuple(class_names_of(crops['train']))
+    if names != CLASSES[classes]:
+        raise InputError(
+            f'{source} has the classes {", ".join(names)}, wanted {", ".join(CLASSES[classes])} ({classes}).'
+        )
+    return StudyData(
+        source=place,
+        configuration=configuration,
+        classes=classes,
+        origin=describe_origin(source),
+        class_names=names,
+        counts={split: _count(crops[split], names) for split in SPLITS},
+        sha256=_joint(hashes),
+        validation_sha256=hashes['validation'],
+    )
+
+
+def _open(source: str | None, configuration: str | None) -> tuple[datasets.DatasetDict, dict[str, str]]:
+    crops = open_crops(source, SPLITS, configuration)
+    return crops, {split: content_hash(crops[split]) for split in SPLITS}
+
+
+def _joint(hashes: dict[str, str]) -> str:
+    return hashlib.sha256(''.join(hashes.values()).encode()).hexdigest()
+
+
+def _count(crops: Any, names: tuple[str, ...]) -> dict[str, int]:
+    counts = np.bincount(crops['label'][:], minlength=len(names))
+    return dict(zip(names, counts.tolist(), strict=True))

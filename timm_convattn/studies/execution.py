@@ -1,0 +1,123 @@
+"""One run of a study: a process of `accelerate launch`, which goes on where it stopped and is not repeated."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from timm_convattn.errors import InputError
+from timm_convattn.studies.matrix import Run
+from timm_convattn.training.run_folder import lock_path
+
+__all__ = ['Task', 'read_results', 'task_of']
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run as plain data, so that it can be sent to another machine that sees the same files."""
+
+    folder: str
+    args: tuple[str, ...]
+    script: str
+    """finetune.py"""
+
+    def command(self, processes: int, cpu: bool) -> list[str]:
+        """Give the command line that starts the run, or goes on with it.
+
+        Args:
+            processes: Of the run: one a GPU, or one.
+            cpu: Whether to leave GPUs alone.
+        """
+        launch = [sys.executable, '-m', 'accelerate.commands.launch', '--num_machines', '1', '--dynamo_backend', 'no']
+        launch += ['--num_processes', str(processes), '--mixed_precision', 'no', *(['--cpu'] if cpu else [])]
+        begun = (Path(self.folder) / 'config.yaml').is_file()
+        given = ['--resume', self.folder] if begun else [*self.args, '--output', self.folder]
+        return [*launch, self.script, *given]
+
+    def execute(
+        self,
+        processes: int = 1,
+        threads: int | None = None,
+        gpus: Sequence[str] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Run to the end, unless it is there already; give the exit status.
+
+        What the run prints goes to `FOLDER.log`.
+
+        Args:
+            processes: Of the run.
+            threads: On a CPU. None: what finetune.py takes by itself.
+            gpus: The GPUs to use, as CUDA names them. None: all there are; none of them: the CPU.
+            stop: Asked every second whether to stop the run, which writes a checkpoint then.
+        """
+        folder = Path(self.folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock_path(folder)):  # a process of the same run that was given up may still be ending
+            if (folder / 'results.json').is_file():
+                return 0
+        environment = dict(os.environ)
+        if gpus is not None:
+            environment['CUDA_VISIBLE_DEVICES'] = ','.join(gpus)
+        command = [sys.executable, '-m', 'timm_convattn.studies.supervise']
+        command += self.command(processes, cpu=gpus is not None and not gpus)
+        command += [] if threads is None else ['--threads', str(threads)]
+        with log_path(folder).open('ab') as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+            while True:
+                try:
+                    return process.wait(timeout=1)
+                except subprocess.TimeoutExpired:
+                    if stop():
+                        process.terminate()
+                        return process.wait()
+
+
+def task_of(run: Run, folder: Path, script: Path) -> Task:
+    """Give the task that makes a run.
+
+    Args:
+        run: The run.
+        folder: The folder of all runs.
+        script: finetune.py
+    """
+    return Task(str(folder / run.name), tuple(run.args()), str(script.resolve()))
+
+
+def log_path(folder: Path) -> Path:
+    """Give the file that takes what a run prints."""
+    return folder.with_name(f'{folder.name}.log')
+
+
+def read_results(run: Run, folder: Path) -> dict[str, Any] | None:
+    """Read the results file of a run, None where it is not finished.
+
+    Args:
+        run: The run.
+        folder: The folder of all runs.
+
+    Raises:
+        InputError: If the file cannot be read, or tells of another validation split than the run's.
+    """
+    path = folder / run.name / 'results.json'
+    if not path.is_file():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        sha256, accuracy = record['data']['sha256'], record['metrics']['accuracy']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f'{path} cannot be read as results ({type(error).__name__}: {error}). Remove its folder to repeat the run.'
+        ) from error
+    if sha256 != run.data.validation_sha256 or not isinstance(accuracy, float):
+        raise InputError(
+            f'{path} was measured on other crops ({sha256[:12]}) than the study ({run.data.validation_sha256[:12]}). '
+            'Remove its folder to repeat the run.'
+        )
+    return record

@@ -1,0 +1,154 @@
+"""The matrix of runs: plain data (YAML) that says which options each row of each study is fine-tuned with.
+
+    seeds: [0, 1, 2]
+    options: {img_size: 60, crops_seen: 50_000}     # of every run
+    studies:
+      table2:
+        seeds: [0, 1, 2, 3, 4]                      # where they are other ones
+        classes: [two_class, four_class]
+        rows:
+          ResNet50: {model: resnet50}               # a row's options win over those above
+          AResNet50: {model: aresnet50_relmha}
+
+Options are those of `train_scripts/finetune.py`, and `crops_seen`: as many epochs as it takes to see so many crops, so
+that runs on data sets of different sizes get the same budget.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from timm_convattn.data.crops import CLASSES, Classes
+from timm_convattn.errors import InputError
+from timm_convattn.studies.data import StudyData
+from timm_convattn.training.config import Config, flat, options_as_args
+
+__all__ = ['Matrix', 'Run', 'Study', 'read_matrix']
+
+# what a matrix does not say: where crops and runs lie, and what the weights do not depend on
+RESERVED = {'data', 'data_config', 'output', 'seed', 'resume', 'config', 'threads', 'push_to_hub'}
+
+
+@dataclass(frozen=True)
+class Study:
+    """The rows of a table or figure, each a network and how it is trained."""
+
+    name: str
+    seeds: tuple[int, ...]
+    classes: tuple[Classes, ...]
+    """Sets of classes that it is made on: four_class, two_class."""
+    rows: dict[str, dict[str, Any]]
+    """Row -> options of finetune.py, those of all runs included."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning run. Equal runs of different studies are the same run."""
+
+    data: StudyData
+    seed: int
+    options: Mapping[str, Any]
+    """Options of finetune.py that are given, but for data, seed and folder."""
+
+    @property
+    def name(self) -> str:
+        """Name the run by its model, its seed, and a hash of everything that its result depends on."""
+        identity = {'data': self.data.sha256, 'seed': self.seed, 'options': dict(self.options)}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return f'{self.options["model"]}-s{self.seed}-{digest[:12]}'
+
+    def args(self) -> list[str]:
+        """Give the command line of finetune.py that makes the run, but for its folder."""
+        where = {'data': self.data.source, 'data_config': self.data.configuration, 'seed': self.seed}
+        given = {**self.options, **{key: value for key, value in where.items() if value is not None}}
+        return options_as_args(given)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All studies of a scale."""
+
+    scale: str
+    studies: dict[str, Study]
+
+    def study(self, name: str) -> Study:
+        """Look a study up.
+
+        Raises:
+            InputError: If there is none of this name.
+        """
+        if name not in self.studies:
+            raise InputError(f'The matrix {self.scale} has no study {name!r}, but {", ".join(self.studies)}.')
+        return self.studies[name]
+
+    def runs(self, study: str, row: str, data: StudyData) -> list[Run]:
+        """Give the runs of a row, one a seed."""
+        chosen = self.study(study)
+        options = dict(chosen.rows[row])
+        crops_seen = options.pop('crops_seen', None)
+        if crops_seen is not None:
+            options['epochs'] = max(1, round(crops_seen / data.num_train))
+        return [Run(data, seed, options) for seed in chosen.seeds]
+
+    def all_runs(self, study: str, data: StudyData) -> Iterator[Run]:
+        """Give the runs of a study, a whole seed of all rows before the next seed."""
+        rows = [self.runs(study, row, data) for row in self.study(study).rows]
+        for of_one_seed in zip(*rows, strict=True):
+            yield from of_one_seed
+
+
+def read_matrix(path: Path) -> Matrix:
+    """Read a matrix of runs.
+
+    Raises:
+        InputError: If it is none: no YAML, a study without rows, an option that finetune.py does not have.
+    """
+    if not path.is_file():
+        raise InputError(f'There is no matrix {path}. Those of the paper are in train_scripts/studies.')
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f'{path} is no YAML file: {error}') from error
+    if not isinstance(content, dict) or not isinstance(content.get('studies'), dict) or not content['studies']:
+        raise InputError(f'{path} is no matrix of runs: it needs "studies", a mapping of names to rows.')
+    common = content.get('options') or {}
+    studies = {}
+    for name, entry in content['studies'].items():
+        if not isinstance(entry, dict) or not isinstance(entry.get('rows'), dict) or not entry['rows']:
+            raise InputError(f'{path}: study {name} has no rows, wanted rows: {{NAME: {{model: ...}}}}.')
+        rows = {str(row): {**common, **(options or {})} for row, options in entry['rows'].items()}
+        for row, options in rows.items():
+            _check_options(options, f'{path}: study {name}, row {row}')
+        seeds = _seeds(entry.get('seeds', content.get('seeds')), f'{path}: study {name}')
+        classes = tuple(entry.get('classes', ['four_class']))
+        if not classes or not set(classes) <= CLASSES.keys():
+            raise InputError(f'{path}: study {name} has classes {list(classes)}, wanted some of {", ".join(CLASSES)}.')
+        studies[str(name)] = Study(str(name), seeds, classes, rows)
+    return Matrix(path.stem, studies)
+
+
+def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
+        raise InputError(f'{where}: seeds are {seeds!r}, wanted a list of whole numbers, such as [0, 1, 2].')
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f'{where}: seeds {seeds} name one twice.')
+    return tuple(seeds)
+
+
+def _check_options(options: dict[str, Any], where: str) -> None:
+    known = flat(Config()).keys() | {'crops_seen'}
+    wrong = sorted(key for key in options if key not in known or key in RESERVED)
+    if wrong:
+        raise InputError(f'{where}: {", ".join(wrong)} cannot be given here; rows take options of finetune.py.')
+    if 'model' not in options:
+        raise InputError(f'{where} names no model.')
+    if 'crops_seen' in options and 'epochs' in options:
+        raise InputError(f'{where} gives both epochs and crops_seen: give one of them.')
+    if not re.fullmatch(r'[\w.]+', str(options['model'])):
+        raise InputError(f'{where}: model is {options["model"]!r}, wanted the name of a timm model.')

@@ -1,0 +1,144 @@
+"""Many runs: some at a time on this machine, or each a task of a Ray cluster."""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from timm_convattn.errors import InputError
+from timm_convattn.ray_cluster import ray_cluster
+from timm_convattn.studies.execution import Task
+
+__all__ = ['Outcome', 'Resources', 'execute_all']
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the runs have to share."""
+
+    jobs: int = 1
+    """Runs at a time, on this machine."""
+    gpus_per_run: int | None = None
+    """GPUs of each run. None: one, where there are any."""
+    cpus_per_run: int | None = None
+    """Threads of each run on a CPU, and processors that it takes on a Ray cluster. None: the cores shared out."""
+    minutes: float | None = None
+    """Time after which no run is begun, and those under way are stopped at a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended."""
+
+    task: Task
+    ended: Literal['finished', 'failed', 'stopped']
+    seconds: float
+
+
+def execute_all(
+    tasks: Sequence[Task], resources: Resources, engine: Literal['local', 'ray'] = 'local', address: str | None = None
+) -> Iterator[Outcome]:
+    """Execute tasks and give how each ended, as they end.
+
+    Args:
+        tasks: What to execute. Those that are finished already end at once.
+        resources: What they share.
+        engine: 'ray' for a cluster whose nodes see the same files under the same paths.
+        address: Of the cluster. None: one that is started on this machine.
+
+    Raises:
+        InputError: If there is no such cluster, or fewer GPUs than one run asks for.
+    """
+    deadline = None if resources.minutes is None else time.time() + 60 * resources.minutes
+    if engine == 'ray':
+        yield from _on_ray(tasks, resources, address, deadline)
+    elif address is not None:
+        raise InputError(f'The address {address} is that of a Ray cluster. Say --engine ray, too.')
+    else:
+        yield from _on_this_machine(tasks, resources, deadline)
+
+
+def _on_this_machine(tasks: Sequence[Task], resources: Resources, deadline: float | None) -> Iterator[Outcome]:
+    gpus = torch.cuda.device_count()
+    wanted = resources.gpus_per_run if resources.gpus_per_run is not None else min(gpus, 1)
+    if wanted * resources.jobs > gpus:
+        raise InputError(f'{resources.jobs} runs of {wanted} GPUs at a time were asked for, this machine has {gpus}.')
+    threads = resources.cpus_per_run or max(1, _cores() // resources.jobs)
+    places: queue.Queue[list[str]] = queue.Queue()  # the GPUs of each run that may be under way
+    for job in range(resources.jobs):
+        places.put([str(index) for index in range(job * wanted, (job + 1) * wanted)])
+    interrupted = threading.Event()
+
+    def execute(task: Task) -> Outcome:
+        def stop() -> bool:
+            return interrupted.is_set() or _is_past(deadline)
+
+        place = places.get()
+        try:
+            return _outcome(task, stop, processes=max(wanted, 1), threads=None if wanted else threads, gpus=place)
+        finally:
+            places.put(place)
+
+    with ThreadPoolExecutor(resources.jobs) as pool:
+        futures = [pool.submit(execute, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            interrupted.set()
+
+
+def _on_ray(
+    tasks: Sequence[Task], resources: Resources, address: str | None, deadline: float | None
+) -> Iterator[Outcome]:
+    with ray_cluster(address, _cores()) as ray:
+        nodes_gpus = [node['Resources'].get('GPU', 0) for node in ray.nodes() if node['Alive']]
+        wanted = resources.gpus_per_run if resources.gpus_per_run is not None else int(min(max(nodes_gpus), 1))
+        if wanted > max(nodes_gpus):
+            raise InputError(
+                f'Runs of {wanted} GPUs were asked for, the largest node of the cluster has {max(nodes_gpus):.0f}.'
+            )
+        processors = resources.cpus_per_run or 1
+
+        # a task whose node dies is begun anew on another one, and goes on from its newest checkpoint
+        @ray.remote(num_cpus=processors, num_gpus=wanted, max_retries=-1)
+        def execute(task: Task) -> Outcome:
+            gpus: list[str] | None = None if wanted else []  # Ray chooses them
+            threads = None if wanted else processors
+            return _outcome(task, lambda: _is_past(deadline), processes=max(wanted, 1), threads=threads, gpus=gpus)
+
+        waiting = [execute.remote(task) for task in tasks]
+        try:
+            while waiting:
+                done, waiting = ray.wait(waiting)
+                yield ray.get(done[0])
+        finally:
+            for reference in waiting:
+                ray.cancel(reference, force=True)
+
+
+def _outcome(task: Task, stop: Any, **where: Any) -> Outcome:
+    started = time.monotonic()
+    finished = (Path(task.folder) / 'results.json').is_file
+    status = 0 if finished() else None if stop() else task.execute(stop=stop, **where)
+    ended: Literal['finished', 'failed', 'stopped'] = 'failed'
+    if finished():
+        ended = 'finished'
+    elif status is None or stop():
+        ended = 'stopped'
+    return Outcome(task, ended, time.monotonic() - started)
+
+
+def _is_past(deadline: float | None) -> bool:
+    return deadline is not None and time.time() > deadline
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

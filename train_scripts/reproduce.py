@@ -1,0 +1,80 @@
+"""Run the paper's studies, and show what came of them.
+
+python train_scripts/reproduce.py table2 --scale cpu
+python train_scripts/reproduce.py table2 table3 --scale full --data crops/four_class --jobs 4
+python train_scripts/reproduce.py table2 --data crops/four_class --budget 60
+python train_scripts/reproduce.py table2 --data crops/four_class --engine ray --address 10.0.0.1:6379
+python train_scripts/reproduce.py report
+
+A run that is finished is not repeated, one that was interrupted goes on: give the same command again.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tqdm.auto import tqdm
+
+from timm_convattn.data.crops import Classes
+from timm_convattn.errors import InputError, exit_on_input_error
+from timm_convattn.studies.data import open_study_data
+from timm_convattn.studies.execution import log_path, task_of
+from timm_convattn.studies.matrix import Run, read_matrix
+from timm_convattn.studies.scheduling import Resources, execute_all
+
+SCRIPTS = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Args:
+    """Which studies, on what, and where."""
+
+    studies: tyro.conf.Positional[tuple[str, ...]]
+    """Names of studies of the matrix; or report."""
+    data: str | None = None
+    """Folder of four_class crops (from build_dataset.py) or id of a data set on the Hub. None: the embedded thermal
+    scenes."""
+    scale: str = 'cpu'
+    """The matrix of runs: full, cpu, or a YAML file of your own."""
+    out: Path = Path('studies')
+    """Folder for all runs and the report."""
+    classes: tuple[Classes, ...] = ()
+    """Only these sets of classes. None: all that a study has."""
+    budget: Annotated[float | None, tyro.conf.arg(metavar='MINUTES')] = None
+    """Begin no run after this time, and stop those under way at a checkpoint. Give the command again to go on."""
+    jobs: int = 1
+    """Runs at a time on this machine, which share its cores."""
+    gpus_per_run: int | None = None
+    """GPUs of each run. None: one, where there are any."""
+    cpus_per_run: int | None = None
+    """Threads of each run on a CPU. None: the cores shared out, or one on a Ray cluster."""
+    engine: Literal['local', 'ray'] = 'local'
+    """ray: each run is a task of a Ray cluster, whose nodes see the same files under the same paths."""
+    address: str | None = None
+    """Of the Ray cluster, host:port or ray://host:port. None: one on this machine."""
+
+
+def main(args: Args) -> None:
+    """Run what is not finished, then show."""
+    path = Path(args.scale) if args.scale.endswith('.yaml') else SCRIPTS / 'studies' / f'{args.scale}.yaml'
+    matrix = read_matrix(path)
+    runs: dict[str, Run] = {}
+    for study in (matrix.study(name) for name in args.studies):
+        for classes in args.classes or study.classes:
+            data = open_study_data(args.data, classes, args.out / 'crops')
+            runs |= {run.name: run for run in matrix.all_runs(study.name, data)}
+    tasks = [task_of(run, args.out / 'runs', SCRIPTS / 'finetune.py') for run in runs.values()]
+    resources = Resources(args.jobs, args.gpus_per_run, args.cpus_per_run, args.budget)
+    failed = []
+    for outcome in execute_all(tasks, resources, args.engine, args.address):
+        folder = Path(outcome.task.folder)
+        tqdm.write(f'{outcome.ended}: {folder.name}, {outcome.seconds:.0f} s')
+        failed += [str(log_path(folder))] if outcome.ended == 'failed' else []
+    if failed:
+        raise InputError(f'{len(failed)} runs failed; what they said is in {", ".join(failed)}.')
+
+
+if __name__ == '__main__':
+    with exit_on_input_error():
+        main(tyro.cli(Args, description=__doc__))
