@@ -65,7 +65,8 @@ def save_checkpoint(
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if averaged is not None:
-            safetensors.torch.save_file(averaged.state_dict(), beside / 'averaged.safetensors')
+            weights = {name: tensor.contiguous() for name, tensor in averaged.state_dict().items()}
+            safetensors.torch.save_file(weights, beside / 'averaged.safetensors')
         (beside / 'progress.json').write_text(json.dumps(asdict(progress)))
         shutil.rmtree(path, ignore_errors=True)
         beside.rename(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 import torch.nn as nn
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -104,7 +105,7 @@ def _create_accelerator(config: Config, folder: Path) -> Accelerator:
 def _save_finished(model: nn.Module, folder: Path, class_names: list[str], data_config: dict[str, Any]) -> None:
     beside = folder.with_name(f'.{folder.name}')
     shutil.rmtree(beside, ignore_errors=True)
-    save_model(model, beside, class_names, data_config)
+    save_model(model.to(memory_format=torch.contiguous_format), beside, class_names, data_config)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
 
