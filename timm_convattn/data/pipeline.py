@@ -17,7 +17,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms.v2 import functional as tvf
 
-__all__ = ['Augment', 'AugmentAmounts', 'CropImages', 'EpochSampler', 'Normalize', 'ResizeToPixels', 'uniform']
+__all__ = [
+    'Augment',
+    'AugmentAmounts',
+    'BalancedSampler',
+    'CropImages',
+    'EpochSampler',
+    'Normalize',
+    'ResizeToPixels',
+    'uniform',
+]
 
 
 class CropImages(torch.utils.data.Dataset[tuple[torch.Tensor, int, int]]):
@@ -26,6 +35,7 @@ class CropImages(torch.utils.data.Dataset[tuple[torch.Tensor, int, int]]):
     Args:
         crops: A data set with columns `image` and `label`.
         transform: From a PIL image (mode L or RGB) to a tensor. It has to be picklable for worker processes.
+            Indices past the last crop begin anew, so that a crop that comes up again has another index.
         in_chans: 1 for grey images, 3 for RGB (a grey crop three times).
     """
 
@@ -40,7 +50,7 @@ class CropImages(torch.utils.data.Dataset[tuple[torch.Tensor, int, int]]):
         return len(self.crops)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
-        crop = self.crops[index]
+        crop = self.crops[index % len(self)]
         return self.transform(crop['image']), crop['label'], index
 
 
@@ -75,6 +85,33 @@ class EpochSampler(torch.utils.data.Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order: list[int] = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
+        return iter(order)
+
+
+class BalancedSampler(EpochSampler):
+    """As many indices of each class that has any, in a random order that depends on (seed, epoch) alone.
+
+    An epoch is as long as the data set. Within a class all come up before one does again; the k-th time its index is
+    raised by k times the number of samples, so that it is augmented in another way.
+
+    Args:
+        labels: (N,) class of each sample.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, labels: Sequence[int], seed: int) -> None:
+        super().__init__(len(labels), seed)
+        self.classes = [np.flatnonzero(np.asarray(labels) == label) for label in np.unique(labels)]
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        ends = np.linspace(0, self.length, len(self.classes) + 1).round().astype(int)
+        chosen = []
+        for members, count in zip(self.classes, np.diff(ends), strict=True):
+            rounds = math.ceil(count / len(members))
+            drawn = [rng.permutation(members) + again * self.length for again in range(rounds)]
+            chosen.append(np.concatenate([members[:0], *drawn])[:count])
+        order: list[int] = rng.permutation(np.concatenate(chosen)).tolist()
         return iter(order)
 
 

@@ -47,9 +47,10 @@ class StoredCrops(torch.utils.data.Dataset[Batch]):
         return len(self.pixels)
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """Slice a batch: (B, 1, H, W) uint8, (B,), (B,)."""
+        """Slice a batch: (B, 1, H, W) uint8, (B,), (B,). Indices past the last crop begin anew."""
         chosen = torch.tensor(indices)
-        return torch.from_numpy(self.pixels[indices]).unsqueeze(1), self.labels[chosen], chosen
+        places = chosen % len(self)
+        return torch.from_numpy(self.pixels[places.numpy()]).unsqueeze(1), self.labels[places], chosen
 
 
 def as_it_is(batch: Any) -> Any:

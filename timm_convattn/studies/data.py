@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import numpy.typing as npt
 
 from timm_convattn.data.crops import CLASSES, Classes, built_crops, narrow_crops
 from timm_convattn.data.sources import class_names_of, content_hash, describe_origin, open_crops, scene_crops
@@ -45,6 +46,15 @@ class StudyData:
     def open(self) -> datasets.DatasetDict:
         """Open the splits train and validation."""
         return open_crops(self.source, SPLITS, self.configuration)
+
+    def validation_labels_and_frames(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Give label and number of the frame of each crop of the validation split; unnamed frames hold one crop."""
+        crops = self.open()['validation']
+        labels = np.asarray(crops['label'][:])
+        if not {'source', 'frame'} <= crops.features.keys():
+            return labels, np.arange(len(labels))
+        names = ['/'.join(frame) for frame in zip(crops['source'][:], crops['frame'][:], strict=True)]
+        return labels, np.unique(names, return_inverse=True)[1]
 
 
 def open_study_data(source: str | None, classes: Classes, folder: Path) -> StudyData:

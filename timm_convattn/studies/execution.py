@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from timm_convattn.errors import InputError
+from timm_convattn.studies import supervise
 from timm_convattn.studies.matrix import Run
 from timm_convattn.training.run_folder import lock_path
 
@@ -65,7 +66,7 @@ class Task:
         environment = dict(os.environ)
         if gpus is not None:
             environment['CUDA_VISIBLE_DEVICES'] = ','.join(gpus)
-        command = [sys.executable, '-m', 'timm_convattn.studies.supervise']
+        command = [sys.executable, supervise.__file__]  # the file alone imports nothing
         command += self.command(processes, cpu=gpus is not None and not gpus)
         command += [] if threads is None else ['--threads', str(threads)]
         with log_path(folder).open('ab') as log:

@@ -6,10 +6,13 @@
       table2:
         seeds: [0, 1, 2, 3, 4]                      # where they are other ones
         classes: [two_class, four_class]
+        title: Image classification performance
+        score: accuracy                             # or macro_f1
         rows:
           ResNet50: {model: resnet50}               # a row's options win over those above
-          AResNet50: {model: aresnet50_relmha}
+          AResNet50: {model: aresnet50_relmha, against: ResNet50, paper: AResNet50}
 
+`against` names the row that one is compared with, `paper` the row of the paper's table whose figure is shown beside it.
 Options are those of `train_scripts/finetune.py`, and `crops_seen`: as many epochs as it takes to see so many crops, so
 that runs on data sets of different sizes get the same budget.
 """
@@ -27,9 +30,10 @@ import yaml
 from timm_convattn.data.crops import CLASSES, Classes
 from timm_convattn.errors import InputError
 from timm_convattn.studies.data import StudyData
+from timm_convattn.studies.statistics import SCORES, Score
 from timm_convattn.training.config import Config, flat, options_as_args
 
-__all__ = ['Matrix', 'Run', 'Study', 'read_matrix']
+__all__ = ['Matrix', 'Row', 'Run', 'Study', 'read_matrix']
 
 # what a matrix does not say: where crops and runs lie, and what the weights do not depend on
 RESERVED = {'data', 'data_config', 'output', 'seed', 'resume', 'config', 'threads', 'push_to_hub'}
@@ -37,14 +41,28 @@ RESERVED = {'data', 'data_config', 'output', 'seed', 'resume', 'config', 'thread
 
 @dataclass(frozen=True)
 class Study:
-    """The rows of a table or figure, each a network and how it is trained."""
+    """The rows of a table or figure."""
 
     name: str
     seeds: tuple[int, ...]
     classes: tuple[Classes, ...]
     """Sets of classes that it is made on: four_class, two_class."""
-    rows: dict[str, dict[str, Any]]
-    """Row -> options of finetune.py, those of all runs included."""
+    rows: dict[str, 'Row']
+    title: str = ''
+    score: Score = 'accuracy'
+    """What the rows are compared by."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network and how it is trained."""
+
+    options: dict[str, Any]
+    """Options of finetune.py, those of all runs included."""
+    against: str | None = None
+    """The row that it is compared with."""
+    paper: str | None = None
+    """The row of the paper's table that it stands for."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +108,7 @@ class Matrix:
     def runs(self, study: str, row: str, data: StudyData) -> list[Run]:
         """Give the runs of a row, one a seed."""
         chosen = self.study(study)
-        options = dict(chosen.rows[row])
+        options = dict(chosen.rows[row].options)
         crops_seen = options.pop('crops_seen', None)
         if crops_seen is not None:
             options['epochs'] = max(1, round(crops_seen / data.num_train))
@@ -122,14 +140,21 @@ def read_matrix(path: Path) -> Matrix:
     for name, entry in content['studies'].items():
         if not isinstance(entry, dict) or not isinstance(entry.get('rows'), dict) or not entry['rows']:
             raise InputError(f'{path}: study {name} has no rows, wanted rows: {{NAME: {{model: ...}}}}.')
-        rows = {str(row): {**common, **(options or {})} for row, options in entry['rows'].items()}
-        for row, options in rows.items():
-            _check_options(options, f'{path}: study {name}, row {row}')
-        seeds = _seeds(entry.get('seeds', content.get('seeds')), f'{path}: study {name}')
+        where = f'{path}: study {name}'
+        rows = {
+            str(row): _row({**common, **(given or {})}, f'{where}, row {row}') for row, given in entry['rows'].items()
+        }
+        unknown = {row.against for row in rows.values()} - rows.keys() - {None}
+        if unknown:
+            raise InputError(f'{where} compares with {", ".join(map(str, unknown))}, but has {", ".join(rows)}.')
+        if entry.get('score', 'accuracy') not in SCORES:
+            raise InputError(f'{where} has score {entry["score"]!r}, wanted one of {", ".join(SCORES)}.')
+        seeds = _seeds(entry.get('seeds', content.get('seeds')), where)
         classes = tuple(entry.get('classes', ['four_class']))
         if not classes or not set(classes) <= CLASSES.keys():
-            raise InputError(f'{path}: study {name} has classes {list(classes)}, wanted some of {", ".join(CLASSES)}.')
-        studies[str(name)] = Study(str(name), seeds, classes, rows)
+            raise InputError(f'{where} has classes {list(classes)}, wanted some of {", ".join(CLASSES)}.')
+        title, score = str(entry.get('title', name)), entry.get('score', 'accuracy')
+        studies[str(name)] = Study(str(name), seeds, classes, rows, title, score)
     return Matrix(path.stem, studies)
 
 
@@ -139,6 +164,12 @@ def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise InputError(f'{where}: seeds {seeds} name one twice.')
     return tuple(seeds)
+
+
+def _row(given: dict[str, Any], where: str) -> Row:
+    options = {key: value for key, value in given.items() if key not in ('against', 'paper')}
+    _check_options(options, where)
+    return Row(options, given.get('against'), given.get('paper'))
 
 
 def _check_options(options: dict[str, Any], where: str) -> None:

@@ -1,6 +1,6 @@
 """Run a command that does not outlive whoever asked for it.
 
-    python -m timm_convattn.studies.supervise COMMAND ...
+    python supervise.py COMMAND ...
 
 `accelerate launch` starts processes of its own, which go on when it is ended. Here the command leads a process group:
 when this process is told to stop, or (on Linux) when the one that started it dies, the whole group is asked to stop,

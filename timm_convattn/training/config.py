@@ -102,6 +102,15 @@ class TrainConfig:
     """Epochs in which the learning rate grows from zero."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes."""
+    loss: Literal['cross_entropy', 'focal', 'logit_adjusted'] = 'cross_entropy'
+    """What is minimised. focal counts what is classified well less; logit_adjusted treats rare classes as frequent
+    ones."""
+    focal_gamma: float = 2.0
+    """How much less, for the focal loss."""
+    logit_adjustment: float = 1.0
+    """How far classes are treated alike, for the logit-adjusted loss: 0 is the cross entropy."""
+    sampling: Literal['natural', 'balanced'] = 'natural'
+    """balanced: an epoch has as many crops of each class; crops of rare classes come up several times."""
     clip_grad: float | None = None
     """Largest norm of the gradient."""
     ema: bool = False
@@ -176,17 +185,28 @@ class Config:
             raise InputError(f'lr_decay is {self.train.lr_decay}, which only schedule inverse_time reads.')
         if self.model.pretrained and self.model.init_from:
             raise InputError('pretrained and init_from both say where the weights start: give one of them.')
-        if self.data.streaming and self.data.num_workers:
-            raise InputError(
-                f'num_workers is {self.data.num_workers}, but a stream is read by one process: leave one of them out.'
-            )
         if not 0 <= self.data.hold_out < 1:
             raise InputError(f'hold_out is {self.data.hold_out}, wanted a share from 0 to below 1.')
-        if self.data.streaming and self.data.hold_out:
-            raise InputError('hold_out needs all crops at hand, which a stream has not: leave one of them out.')
+        if self.data.streaming:
+            self._check_streaming()
         for key in ('mean', 'std'):
             if values[key] is not None and len(values[key]) not in (1, self.model.in_chans):
                 raise InputError(f'{key} has {len(values[key])} numbers, wanted 1 or in_chans={self.model.in_chans}.')
+
+    def _check_streaming(self) -> None:
+        if self.data.num_workers:
+            raise InputError(
+                f'num_workers is {self.data.num_workers}, but a stream is read by one process: leave one of them out.'
+            )
+        needs_all = {
+            'hold_out': self.data.hold_out > 0,
+            'sampling balanced': self.train.sampling == 'balanced',
+            'loss logit_adjusted': self.train.loss == 'logit_adjusted',
+        }
+        for option in (option for option, given in needs_all.items() if given):
+            raise InputError(
+                f'{option} needs all labels before it starts, which a stream has not: leave one of them out.'
+            )
 
 
 def flat(config: Config) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from timm.utils import ModelEmaV3
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from timm_convattn.data.pipeline import Augment, CropImages, EpochSampler, Normalize, ResizeToPixels
+from timm_convattn.data.pipeline import Augment, BalancedSampler, CropImages, EpochSampler, Normalize, ResizeToPixels
 from timm_convattn.data.store import StoredCrops, as_it_is, open_store
 from timm_convattn.data.streams import StreamedImages
 from timm_convattn.errors import InputError
@@ -28,6 +28,7 @@ from timm_convattn.layers import calibrate_norms
 from timm_convattn.training.checkpoints import Progress, find_checkpoints, load_checkpoint, save_checkpoint
 from timm_convattn.training.config import Config, TrainConfig, flat
 from timm_convattn.training.evaluation import evaluation_loader, predict, score
+from timm_convattn.training.losses import create_loss
 from timm_convattn.training.stop import Interrupted, StopSignals, stop_signals
 
 __all__ = ['Training', 'learning_rate']
@@ -93,7 +94,8 @@ class Training:
         if self.averaged is not None:
             self.averaged.to(accelerator.device)
         self.steps_per_epoch = math.ceil(len(self.loader) / config.train.gradient_accumulation)
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing)
+        counts = [] if config.data.streaming else list(self.class_counts().values())
+        self.criterion = create_loss(config.train, counts).to(accelerator.device)
 
     def run(self) -> None:
         """Train from where the run is to its last epoch."""
@@ -303,7 +305,11 @@ def _training_loader(
         images = CropImages(crops, resize, channels)
     else:
         images = open_store(crops, (height, width), data_config['interpolation'])
-    sampler = None if config.data.streaming else EpochSampler(len(images), seed)
+    sampler: EpochSampler | None = None
+    if config.train.sampling == 'balanced':
+        sampler = BalancedSampler(crops['label'][:], seed)
+    elif not config.data.streaming:
+        sampler = EpochSampler(len(images), seed)
     loader: DataLoader[Any] = DataLoader(
         images,
         batch_size=config.train.batch_size,

@@ -1,0 +1,106 @@
+"""What the runs of a study found, read from their folders: what cannot be used is named, never mixed in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from timm_convattn.errors import InputError
+from timm_convattn.predictions import Predictions
+from timm_convattn.studies.data import StudyData
+from timm_convattn.studies.execution import read_results
+from timm_convattn.studies.matrix import Matrix, Run, Study
+from timm_convattn.studies.statistics import Difference, compare, counts_by_frame
+
+__all__ = ['Findings', 'FinishedRun', 'gather']
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that ended well."""
+
+    run: Run
+    folder: Path
+    record: dict[str, Any]
+    """Its results file."""
+    predictions: Predictions
+    """What it says of the validation split."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The finished runs of a study on one data set."""
+
+    study: Study
+    data: StudyData
+    frames: npt.NDArray[np.int64]
+    """(N,) which frame each crop of the validation split is of."""
+    rows: Mapping[str, list[FinishedRun]]
+    """Row -> its finished runs, by seed."""
+    unfinished: int
+    problems: list[str] = field(default_factory=list)
+    """Runs that cannot be used, and why."""
+
+    def scores(self, row: str, score: str | None = None) -> list[float]:
+        """Give the study's score of each finished run of a row."""
+        return [run.record['metrics'][score or self.study.score] for run in self.rows[row]]
+
+    def difference(self, row: str, other: str) -> Difference | None:
+        """Compare two rows over the seeds that both have finished; None where there is none."""
+        ours, theirs = ({run.run.seed: run for run in self.rows[name]} for name in (row, other))
+        shared = sorted(ours.keys() & theirs.keys())
+        if not shared:
+            return None
+        counts = [[self._counts(runs[seed]) for seed in shared] for runs in (ours, theirs)]
+        return compare(counts[0], counts[1], self.study.score)
+
+    def _counts(self, run: FinishedRun) -> npt.NDArray[np.int64]:
+        predictions = run.predictions
+        num_classes = len(predictions.class_names)
+        return counts_by_frame(predictions.predicted, predictions.labels, self.frames, num_classes)
+
+
+def gather(matrix: Matrix, study: str, data: StudyData, folder: Path) -> Findings:
+    """Read the finished runs of a study.
+
+    Args:
+        matrix: All studies.
+        study: Which one.
+        data: The crops.
+        folder: The folder of all runs.
+
+    Raises:
+        InputError: If there is no finished run.
+    """
+    labels, frames = data.validation_labels_and_frames()
+    rows: dict[str, list[FinishedRun]] = {}
+    unfinished, problems = 0, []
+    for row in matrix.study(study).rows:
+        rows[row] = []
+        for run in matrix.runs(study, row, data):
+            try:
+                finished = _read(run, folder, labels)
+            except InputError as error:
+                problems.append(str(error))
+                continue
+            unfinished += finished is None
+            rows[row] += [] if finished is None else [finished]
+    if not any(rows.values()):
+        said = ''.join(f' {problem}' for problem in problems)
+        raise InputError(f'{study} has no finished run on {data.origin}, {data.classes}, in {folder}.{said}')
+    return Findings(matrix.study(study), data, frames, rows, unfinished, problems)
+
+
+def _read(run: Run, folder: Path, labels: npt.NDArray[np.int64]) -> FinishedRun | None:
+    record = read_results(run, folder)
+    if record is None:
+        return None
+    predictions = Predictions.load(folder / run.name / 'validation.safetensors')
+    if not np.array_equal(predictions.labels, labels):
+        raise InputError(
+            f'{folder / run.name}: its logits are of other crops than its results. Remove the folder to repeat the run.'
+        )
+    return FinishedRun(run, folder / run.name, record, predictions)

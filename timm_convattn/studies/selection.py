@@ -1,0 +1,89 @@
+"""What a run that held frames out can leave unanswered: chosen on the held-out crops, told on the validation split."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from timm_convattn.errors import InputError
+from timm_convattn.predictions import Predictions
+from timm_convattn.selective import (
+    RiskCoverage,
+    choose_threshold,
+    confidence,
+    fit_temperature,
+    reliability,
+    risk_coverage,
+    selective_metrics,
+)
+from timm_convattn.studies.gathering import FinishedRun
+
+__all__ = ['WANTED_RISKS', 'Selection', 'select', 'selection_record']
+
+WANTED_RISKS = (0.01, 0.02, 0.05, 0.1)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Confidences of a run, with the temperature that its held-out crops ask for."""
+
+    temperature: float
+    held_out: Predictions
+    held_out_confidence: npt.NDArray[np.float64]
+    confidence: npt.NDArray[np.float64]
+    """(N,) of the validation split."""
+    plain_confidence: npt.NDArray[np.float64]
+    """(N,) the same without temperature."""
+    hits: npt.NDArray[np.bool_]
+    curve: RiskCoverage
+
+
+def select(run: FinishedRun) -> Selection | None:
+    """Fit the temperature on the held-out crops and apply it to the validation split; None where none were held out.
+
+    Raises:
+        InputError: If the held-out logits cannot be read.
+    """
+    path = run.folder / 'held_out.safetensors'
+    if not path.is_file():
+        return None
+    held_out = Predictions.load(path)
+    temperature = fit_temperature(held_out.logits, held_out.labels)
+    sureness, hits = confidence(run.predictions.logits, temperature), run.predictions.hits
+    return Selection(
+        temperature=temperature,
+        held_out=held_out,
+        held_out_confidence=confidence(held_out.logits, temperature),
+        confidence=sureness,
+        plain_confidence=confidence(run.predictions.logits),
+        hits=hits,
+        curve=risk_coverage(sureness, hits),
+    )
+
+
+def selection_record(run: FinishedRun) -> dict[str, Any] | None:
+    """Put what a run can leave unanswered into numbers; None where no frames were held out."""
+    selection = select(run)
+    if selection is None:
+        return None
+    return {
+        'held_out': len(selection.held_out.labels),
+        'held_out_accuracy': float(selection.held_out.hits.mean()),
+        'temperature': selection.temperature,
+        'area': selection.curve.area,
+        'least_area': selection.curve.least_area,
+        'calibration_error': reliability(selection.confidence, selection.hits).error,
+        'calibration_error_without_temperature': reliability(selection.plain_confidence, selection.hits).error,
+        'wanted': [_at(selection, risk) for risk in WANTED_RISKS],
+    }
+
+
+def _at(selection: Selection, risk: float) -> dict[str, Any]:
+    try:
+        threshold = choose_threshold(selection.held_out_confidence, selection.held_out.hits, risk)
+    except InputError as error:
+        return {'error_rate': risk, 'refused': str(error)}
+    on_held_out = selective_metrics(selection.held_out_confidence, selection.held_out.hits, threshold)
+    on_validation = selective_metrics(selection.confidence, selection.hits, threshold)
+    return {'error_rate': risk, 'held_out': on_held_out, 'validation': on_validation}
