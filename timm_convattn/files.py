@@ -10,7 +10,7 @@ from typing import Any
 
 from timm_convattn.errors import InputError
 
-__all__ = ['fresh_folder', 'write_json', 'write_text']
+__all__ = ['fresh_folder', 'write_bytes', 'write_json', 'write_text']
 
 
 @contextmanager
@@ -42,7 +42,12 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file beside its place and move it there."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file beside its place and move it there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f'.{path.name}')
-    beside.write_text(text)
+    beside.write_bytes(content)
     beside.replace(path)

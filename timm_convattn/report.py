@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure  # not pyplot: figures go to files, and a notebook keeps its own backend
 
 from timm_convattn.data.crops import CropSet
 
 __all__ = [
     'PAPER_TABLE_1',
+    'draw_confusion_matrix',
+    'draw_crops',
+    'draw_sheet',
     'format_benchmark',
     'format_counts',
     'format_metrics',
@@ -170,11 +174,20 @@ def render_results(text: str, root: Path) -> str:
 
 
 def plot_confusion_matrix(record: dict[str, Any], path: Path) -> None:
-    """Draw the confusion matrix of a results file: true classes in rows, predicted ones in columns, shares as colours.
+    """Draw the confusion matrix of a results file to a PNG.
 
     Args:
         record: What `evaluation_record` gives.
         path: The PNG to write.
+    """
+    draw_confusion_matrix(record).savefig(path, dpi=120)
+
+
+def draw_confusion_matrix(record: dict[str, Any]) -> Figure:
+    """Draw the confusion matrix of a results file: true classes in rows, predicted ones in columns, shares as colours.
+
+    Args:
+        record: What `evaluation_record` gives.
     """
     data, metrics = record['data'], record['metrics']
     class_names, counts = data['class_names'], np.asarray(metrics['confusion_matrix'])
@@ -193,31 +206,53 @@ def plot_confusion_matrix(record: dict[str, Any], path: Path) -> None:
     axes.set_ylabel('true')
     title = f'{record["model"]["architecture"]} on {data["source"]}, {data["split"]}: accuracy'
     axes.set_title(f'{title} {metrics["accuracy"]:.2%}', wrap=True)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def plot_crops(crops: Any, path: Path, per_class: int = 12, seed: int = 0) -> None:
+    """Draw a sheet of crops as `draw_crops` does to a PNG."""
+    draw_crops(crops, per_class, seed).savefig(path, dpi=120)
+
+
+def draw_crops(crops: Any, per_class: int = 12, seed: int = 0) -> Figure:
     """Draw a sheet of randomly chosen crops, one row for each class that has any (as the paper's Fig. 5).
 
     Args:
         crops: A `datasets.Dataset` with columns `image` and `label`.
-        path: The PNG to write.
         per_class: Crops in a row.
         seed: Seed of the choice.
     """
     labels = np.asarray(crops['label'])
     names = crops.features['label'].names
     present = [index for index in range(len(names)) if (labels == index).any()]
-    figure = Figure(figsize=(per_class, 1.1 * len(present)), layout='constrained')
-    grid = figure.subplots(len(present), per_class, squeeze=False)
     rng = np.random.default_rng(seed)
-    for row, label in zip(grid, present, strict=True):
-        chosen = rng.permutation(np.flatnonzero(labels == label))[:per_class]
-        row[0].set_ylabel(names[label])
-        for axes in row:
+    chosen = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in present]
+    rows = {
+        names[label]: [np.asarray(crops[int(index)]['image'].convert('L')) for index in indices]
+        for label, indices in zip(present, chosen, strict=True)
+    }
+    return draw_sheet(rows, per_class)
+
+
+def draw_sheet(rows: dict[str, list[npt.NDArray[np.uint8]]], columns: int, captions: Any = None) -> Figure:
+    """Draw grey pictures of any sizes as rows of squares.
+
+    Args:
+        rows: What stands before each row, and its pictures (H, W).
+        columns: Pictures that a row has room for.
+        captions: What stands below the pictures, in the same rows; nothing if None.
+    """
+    figure = Figure(figsize=(columns, (1.1 if captions is None else 1.45) * len(rows)), layout='constrained')
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (name, pictures) in zip(grid, rows.items(), strict=True):
+        line[0].set_ylabel(name)
+        for axes in line:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_frame_on(False)
-        for axes, index in zip(row, chosen, strict=False):
-            axes.imshow(crops[int(index)]['image'].convert('L').resize((60, 60)), cmap='gray', vmin=0, vmax=255)
-    figure.savefig(path, dpi=120)
+        for place, (axes, picture) in enumerate(zip(line, pictures, strict=False)):
+            axes.imshow(picture, cmap='gray', vmin=0, vmax=255, aspect='auto')
+            axes.set_box_aspect(1)
+            if captions is not None:
+                axes.set_xlabel(captions[name][place], fontsize=7)
+    return figure

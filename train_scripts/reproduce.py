@@ -20,7 +20,9 @@ from timm_convattn.data.crops import Classes
 from timm_convattn.errors import InputError, exit_on_input_error
 from timm_convattn.studies.data import open_study_data
 from timm_convattn.studies.execution import log_path, task_of
+from timm_convattn.studies.history import note
 from timm_convattn.studies.matrix import Run, read_matrix
+from timm_convattn.studies.reporting import write_report
 from timm_convattn.studies.scheduling import Resources, execute_all
 
 SCRIPTS = Path(__file__).parent
@@ -39,6 +41,8 @@ class Args:
     """The matrix of runs: full, cpu, or a YAML file of your own."""
     out: Path = Path('studies')
     """Folder for all runs and the report."""
+    results: Path | None = None
+    """For report: folder to write a results file of each study on each data set to."""
     classes: tuple[Classes, ...] = ()
     """Only these sets of classes. None: all that a study has."""
     budget: Annotated[float | None, tyro.conf.arg(metavar='MINUTES')] = None
@@ -57,13 +61,22 @@ class Args:
 
 def main(args: Args) -> None:
     """Run what is not finished, then show."""
+    if args.studies == ('report',):
+        for written in write_report(args.out, args.results):
+            print(written)
+        return
     path = Path(args.scale) if args.scale.endswith('.yaml') else SCRIPTS / 'studies' / f'{args.scale}.yaml'
     matrix = read_matrix(path)
     runs: dict[str, Run] = {}
-    for study in (matrix.study(name) for name in args.studies):
-        for classes in args.classes or study.classes:
-            data = open_study_data(args.data, classes, args.out / 'crops')
-            runs |= {run.name: run for run in matrix.all_runs(study.name, data)}
+    chosen = [
+        (study.name, classes)
+        for study in (matrix.study(name) for name in args.studies)
+        for classes in args.classes or study.classes
+    ]
+    for study, classes in chosen:
+        data = open_study_data(args.data, classes, args.out / 'crops')
+        runs |= {run.name: run for run in matrix.all_runs(study, data)}
+    note(args.out, path, chosen, args.data)
     tasks = [task_of(run, args.out / 'runs', SCRIPTS / 'finetune.py') for run in runs.values()]
     resources = Resources(args.jobs, args.gpus_per_run, args.cpus_per_run, args.budget)
     failed = []

@@ -1,6 +1,7 @@
 """The crops of a study: which they are, told by what they hold and not by where they lie."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ SPLITS = ('train', 'validation')
 class StudyData:
     """A data set of crops that runs are made on."""
 
+    name: str
+    """Short, for the names of files: of its folder or repository, and of its classes where they are not four."""
     source: str | None
     """For finetune.py: a folder, an id on the Hub, or None for the embedded scenes."""
     configuration: str | None
@@ -83,6 +86,7 @@ def open_study_data(source: str | None, classes: Classes, folder: Path) -> Study
             f'{source} has the classes {", ".join(names)}, wanted {", ".join(CLASSES[classes])} ({classes}).'
         )
     return StudyData(
+        name=_name(source, classes),
         source=place,
         configuration=configuration,
         classes=classes,
@@ -97,6 +101,11 @@ def open_study_data(source: str | None, classes: Classes, folder: Path) -> Study
 def _open(source: str | None, configuration: str | None) -> tuple[datasets.DatasetDict, dict[str, str]]:
     crops = open_crops(source, SPLITS, configuration)
     return crops, {split: content_hash(crops[split]) for split in SPLITS}
+
+
+def _name(source: str | None, classes: Classes) -> str:
+    place = 'thermal_scenes' if source is None else re.sub(r'\W+', '_', Path(source).name)
+    return place if classes == 'four_class' else f'{place}_{classes}'
 
 
 def _joint(hashes: dict[str, str]) -> str:

@@ -71,9 +71,6 @@ def gather(matrix: Matrix, study: str, data: StudyData, folder: Path) -> Finding
         study: Which one.
         data: The crops.
         folder: The folder of all runs.
-
-    Raises:
-        InputError: If there is no finished run.
     """
     labels, frames = data.validation_labels_and_frames()
     rows: dict[str, list[FinishedRun]] = {}
@@ -88,9 +85,6 @@ def gather(matrix: Matrix, study: str, data: StudyData, folder: Path) -> Finding
                 continue
             unfinished += finished is None
             rows[row] += [] if finished is None else [finished]
-    if not any(rows.values()):
-        said = ''.join(f' {problem}' for problem in problems)
-        raise InputError(f'{study} has no finished run on {data.origin}, {data.classes}, in {folder}.{said}')
     return Findings(matrix.study(study), data, frames, rows, unfinished, problems)
 
 

@@ -1,5 +1,6 @@
 """The matrix of runs: plain data (YAML) that says which options each row of each study is fine-tuned with.
 
+    about: ResNet50 and VGG16 from ImageNet weights, on one GPU
     seeds: [0, 1, 2]
     options: {img_size: 60, crops_seen: 50_000}     # of every run
     studies:
@@ -11,6 +12,8 @@
         rows:
           ResNet50: {model: resnet50}               # a row's options win over those above
           AResNet50: {model: aresnet50_relmha, against: ResNet50, paper: AResNet50}
+      fig10:
+        grid: {of: {model: aresnet50_relmha}, num_heads: [1, 8], qk_ratio: [0.125, 1]}   # a row each
 
 `against` names the row that one is compared with, `paper` the row of the paper's table whose figure is shown beside it.
 Options are those of `train_scripts/finetune.py`, and `crops_seen`: as many epochs as it takes to see so many crops, so
@@ -18,6 +21,7 @@ that runs on data sets of different sizes get the same budget.
 """
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -93,6 +97,8 @@ class Matrix:
     """All studies of a scale."""
 
     scale: str
+    about: str
+    """What the scale means, for everyone who reads its results."""
     studies: dict[str, Study]
 
     def study(self, name: str) -> Study:
@@ -138,12 +144,11 @@ def read_matrix(path: Path) -> Matrix:
     common = content.get('options') or {}
     studies = {}
     for name, entry in content['studies'].items():
-        if not isinstance(entry, dict) or not isinstance(entry.get('rows'), dict) or not entry['rows']:
+        if not isinstance(entry, dict) or not (entry.get('rows') or entry.get('grid')):
             raise InputError(f'{path}: study {name} has no rows, wanted rows: {{NAME: {{model: ...}}}}.')
         where = f'{path}: study {name}'
-        rows = {
-            str(row): _row({**common, **(given or {})}, f'{where}, row {row}') for row, given in entry['rows'].items()
-        }
+        given_rows = {**entry.get('rows', {}), **_expand(entry.get('grid'), where)}
+        rows = {str(row): _row({**common, **(given or {})}, f'{where}, row {row}') for row, given in given_rows.items()}
         unknown = {row.against for row in rows.values()} - rows.keys() - {None}
         if unknown:
             raise InputError(f'{where} compares with {", ".join(map(str, unknown))}, but has {", ".join(rows)}.')
@@ -155,7 +160,21 @@ def read_matrix(path: Path) -> Matrix:
             raise InputError(f'{where} has classes {list(classes)}, wanted some of {", ".join(CLASSES)}.')
         title, score = str(entry.get('title', name)), entry.get('score', 'accuracy')
         studies[str(name)] = Study(str(name), seeds, classes, rows, title, score)
-    return Matrix(path.stem, studies)
+    return Matrix(path.stem, str(content.get('about', '')), studies)
+
+
+def _expand(grid: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Make a row of each combination of a grid: {of: {model: ...}, num_heads: [1, 8], qk_ratio: [0.125, 1]}."""
+    if grid is None:
+        return {}
+    if not isinstance(grid, dict) or not isinstance(grid.get('of'), dict):
+        raise InputError(f'{where}: grid is {grid!r}, wanted {{of: OPTIONS, NAME: [VALUES]}}.')
+    axes = {name: values for name, values in grid.items() if name != 'of'}
+    rows = {}
+    for values in itertools.product(*axes.values()):
+        args = [f'{name}={value}' for name, value in zip(axes, values, strict=True)]
+        rows[' '.join(args)] = {**grid['of'], 'model_args': [*grid['of'].get('model_args', []), *args]}
+    return rows
 
 
 def _seeds(seeds: Any, where: str) -> tuple[int, ...]:

@@ -52,7 +52,7 @@ class Published:
     """A published result on the two-class FLIR crops."""
 
     name: str
-    accuracy: float | None
+    accuracy: float
     source: str
 
 

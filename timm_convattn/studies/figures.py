@@ -1,0 +1,215 @@
+"""Figures of studies."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn as nn
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from timm_convattn.explain import attention_maps
+from timm_convattn.selective import reliability
+from timm_convattn.studies.selection import Selection
+from timm_convattn.studies.tables import SCORES
+
+__all__ = [
+    'Picture',
+    'as_picture',
+    'draw_attention',
+    'draw_classes',
+    'draw_grid',
+    'draw_reliability',
+    'draw_risk_coverage',
+    'draw_scores',
+]
+
+COLOURS = {'plain': '#7a8594', 'ours': '#c2410c', 'paper': '#1d4ed8'}
+STYLE: Any = {
+    'font.size': 9,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.titlesize': 10,
+    'svg.hashsalt': 'timm-convattn',  # the same figure is the same file
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as a file's bytes."""
+
+    content: bytes
+    media_type: str
+    caption: str
+
+    @property
+    def ending(self) -> str:
+        """Give the ending of a file that holds it."""
+        return {'image/png': 'png', 'image/svg+xml': 'svg'}[self.media_type]
+
+    @property
+    def uri(self) -> str:
+        """Give it as a `data:` address, so that a page holds it itself."""
+        return f'data:{self.media_type};base64,{base64.b64encode(self.content).decode()}'
+
+
+def as_picture(figure: Figure, caption: str, photo: bool = False) -> Picture:
+    """Write a figure into memory: SVG, or PNG for photographs."""
+    buffer = io.BytesIO()
+    with rc_context(STYLE):
+        if photo:
+            figure.savefig(buffer, format='png', dpi=130, metadata={'Software': None})
+        else:
+            figure.savefig(buffer, format='svg', metadata={'Date': None, 'Creator': None})
+    return Picture(buffer.getvalue(), 'image/png' if photo else 'image/svg+xml', caption)
+
+
+def draw_scores(record: dict[str, Any]) -> Figure:
+    """Draw the score of each seed of each row, its mean, and the paper's figure."""
+    rows, score = record['rows'], record['score']
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8, 0.9 + 0.36 * len(rows)), layout='constrained')
+        axes = figure.subplots()
+        extended = {row['against'] for row in rows}
+        for place, row in enumerate(rows):
+            colour = COLOURS['ours' if row['against'] else 'plain']
+            values = [run[score] for run in row['runs']]
+            axes.plot(values, [place] * len(values), 'o', color=colour, alpha=0.45, markersize=6, markeredgewidth=0)
+            axes.plot([np.mean(values)], [place], '|', color=colour, markersize=18, markeredgewidth=2.5)
+            if row['paper'] and score == 'accuracy':
+                axes.plot([row['paper']['mean']], [place], 'D', mfc='none', color=COLOURS['paper'], markersize=6)
+        axes.set_yticks(range(len(rows)), [row['row'] for row in rows])
+        for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+            label.set_fontweight('normal' if row['row'] in extended or not row['against'] else 'bold')
+        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(axis='x', color='#e5e7eb')
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_formatter(lambda value, _: f'{value:.0%}' if value * 100 % 1 == 0 else f'{value:.1%}')
+        axes.set_xlabel(SCORES[score] + (', diamonds: the paper on FLIR' if any(row['paper'] for row in rows) else ''))
+    return figure
+
+
+def draw_classes(metrics: dict[str, Any]) -> Figure:
+    """Draw precision, recall and F1 of each class that has samples (the paper's Fig. 7)."""
+    per_class = {name: scores for name, scores in metrics['per_class'].items() if scores['support']}
+    with rc_context(STYLE):
+        figure = Figure(figsize=(1.2 + 1.5 * len(per_class), 2.8), layout='constrained')
+        axes = figure.subplots()
+        for place, (key, colour) in enumerate(zip(('precision', 'recall', 'f1'), COLOURS.values(), strict=True)):
+            values = [scores[key] for scores in per_class.values()]
+            bars = axes.bar(np.arange(len(values)) + 0.27 * (place - 1), values, 0.25, color=colour, label=key)
+            axes.bar_label(bars, [f'{100 * value:.1f}' for value in values], fontsize=7, padding=1)
+        axes.set_xticks(range(len(per_class)), list(per_class))
+        axes.set_ylim(0, 1.08)
+        axes.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
+        axes.legend(ncols=3, loc='upper center', bbox_to_anchor=(0.5, 1.2), frameon=False)
+    return figure
+
+
+def draw_grid(cells: dict[tuple[float, float, float], float]) -> Figure:
+    """Draw a score over heads and ratios (the paper's Fig. 10).
+
+    Args:
+        cells: (num_heads, qk_ratio, v_ratio) -> score.
+    """
+    heads, qk_ratios, v_ratios = (sorted({key[axis] for key in cells}) for axis in range(3))
+    low, high = min(cells.values()), max(cells.values())
+    with rc_context(STYLE):
+        width = 1.6 + 0.95 * len(qk_ratios)
+        figure = Figure(figsize=(width * len(v_ratios), 1.2 + 0.5 * len(heads)), layout='constrained')
+        for axes, v_ratio in zip(figure.subplots(1, len(v_ratios), squeeze=False)[0], v_ratios, strict=True):
+            values = np.array([[cells.get((h, qk, v_ratio), np.nan) for qk in qk_ratios] for h in heads])
+            axes.imshow(values, cmap='viridis', vmin=low, vmax=max(high, low + 1e-9), aspect='auto')
+            for row, column in np.argwhere(np.isfinite(values)):
+                bright = values[row, column] > (low + high) / 2
+                axes.text(
+                    column, row, f'{values[row, column]:.2%}', ha='center', va='center', color='k' if bright else 'w'
+                )
+            axes.set_xticks(range(len(qk_ratios)), [f'{ratio:g}' for ratio in qk_ratios])
+            axes.set_yticks(range(len(heads)), [f'{count:g}' for count in heads])
+            axes.set_xlabel('d_k / D_out')
+            axes.set_ylabel('heads')
+            axes.set_title(f'd_v / D_out = {v_ratio:g}')
+    return figure
+
+
+def draw_risk_coverage(selections: dict[str, Sequence[Selection]]) -> Figure:
+    """Draw the risk at each coverage, a line for each run, coloured by row."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5, 3.4), layout='constrained')
+        axes = figure.subplots()
+        for (row, runs), colour in zip(selections.items(), ['#c2410c', '#7a8594', '#1d4ed8', '#15803d'], strict=False):
+            for index, selection in enumerate(runs):
+                label = row if index == 0 else None
+                axes.plot(selection.curve.coverage, selection.curve.risk, color=colour, alpha=0.8, lw=1.3, label=label)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel('coverage: share of the crops that is answered')
+        axes.set_ylabel('risk: share of the answers that is wrong')
+        axes.xaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
+        axes.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
+        axes.grid(color='#e5e7eb')
+        axes.legend(frameon=False)
+    return figure
+
+
+def draw_reliability(selection: Selection) -> Figure:
+    """Draw how often a run is right where it says how sure it is, without and with temperature."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6.6, 3.2), layout='constrained')
+        shown = {
+            'as trained': selection.plain_confidence,
+            f'temperature {selection.temperature:.2f}': selection.confidence,
+        }
+        for axes, (title, sureness) in zip(figure.subplots(1, 2, sharey=True), shown.items(), strict=True):
+            found = reliability(sureness, selection.hits)
+            filled = found.counts > 0
+            middles = (found.edges[1:] + found.edges[:-1]) / 2
+            axes.bar(middles[filled], found.accuracies[filled], 1 / 15, color='#fdba74', edgecolor='white')
+            axes.plot([0, 1], [0, 1], '--', color=COLOURS['plain'], lw=1)
+            sizes = 90 * np.sqrt(found.counts[filled] / found.counts.max())
+            axes.scatter(found.confidences[filled], found.accuracies[filled], sizes, COLOURS['ours'], zorder=3)
+            axes.set_title(f'{title}: calibration error {found.error:.2%}')
+            axes.set_xlabel('confidence')
+            axes.set_xlim(0, 1)
+            axes.set_ylim(0, 1)
+        figure.axes[0].set_ylabel('share that is right')
+    return figure
+
+
+def draw_attention(
+    model: nn.Module, images: torch.Tensor, pictures: Sequence[npt.NDArray[np.uint8]], captions: Sequence[str]
+) -> Figure:
+    """Draw where each attention of a model looks, below the crops that it looks at.
+
+    Args:
+        model: The model.
+        images: (B, C, H, W) as it takes them.
+        pictures: The same crops in grey (H, W).
+        captions: What stands above each.
+    """
+    maps = attention_maps(model, images)
+    size = (images.shape[2], images.shape[3])
+    with rc_context(STYLE):
+        figure = Figure(figsize=(1.15 * len(pictures), 1.25 * (1 + len(maps)) + 0.2), layout='constrained')
+        grid = figure.subplots(1 + len(maps), len(pictures), squeeze=False)
+        for axes in grid.flat:
+            axes.set_xticks([])
+            axes.set_yticks([])
+        for column, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+            grid[0, column].imshow(picture, cmap='gray', vmin=0, vmax=255)
+            grid[0, column].set_title(caption, fontsize=7)
+            for row, attention in enumerate(maps, start=1):
+                look = attention.over_image(size)[column].numpy()
+                grid[row, column].imshow(picture, cmap='gray', vmin=0, vmax=255)
+                grid[row, column].imshow(look, cmap='inferno', vmin=0, vmax=max(2.0, float(look.max())), alpha=0.55)
+        for row, attention in enumerate(maps, start=1):
+            height, width = attention.weights.shape[2:4]
+            grid[row, 0].set_ylabel(f'{height} x {width}', fontsize=8)
+    return figure

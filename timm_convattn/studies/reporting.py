@@ -1,0 +1,100 @@
+"""From the runs in a folder to the report and the results files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from timm_convattn.errors import InputError
+from timm_convattn.files import write_json
+from timm_convattn.studies.data import StudyData, open_study_data
+from timm_convattn.studies.gathering import Findings, gather
+from timm_convattn.studies.history import read_history
+from timm_convattn.studies.matrix import Matrix, read_matrix
+from timm_convattn.studies.page import Chapter, Report, write_html, write_markdown
+from timm_convattn.studies.records import study_record
+from timm_convattn.studies.sections import Section, data_sections, study_sections
+
+__all__ = ['write_report']
+
+
+def write_report(out: Path, results: Path | None = None) -> list[Path]:
+    """Write `report.html` and `report.md` from all finished runs in a folder, and their results files.
+
+    Args:
+        out: The folder that studies were made in.
+        results: Folder for a results file (JSON) of each study on each data set. None: none is written.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: If no study was made here, or none has a finished run.
+    """
+    entries = read_history(out)
+    if not entries:
+        raise InputError(f'No study was made in {out} yet. Make one: python train_scripts/reproduce.py table2')
+    matrices = {entry.matrix: read_matrix(Path(entry.matrix)) for entry in entries}
+    # of each data set its studies, in the order of the matrix
+    made: dict[str, tuple[StudyData, list[tuple[Matrix, str]]]] = {}
+    for source, classes in dict.fromkeys((entry.source, entry.classes) for entry in entries):
+        data = open_study_data(source, classes, out / 'crops')
+        of_data = {(e.matrix, e.study) for e in entries if (e.source, e.classes) == (source, classes)}
+        studies = [(m, name) for path, m in matrices.items() for name in m.studies if (path, name) in of_data]
+        _, known = made.setdefault(data.sha256, (data, []))
+        known += [study for study in studies if study not in known]
+    found = {key: (data, _gather_all(data, studies, out)) for key, (data, studies) in made.items()}
+    if not any(findings for _, findings in found.values()):
+        raise InputError(f'No run in {out} is finished yet. Go on with: {entries[-1].command}')
+    report = Report(
+        scales={matrix.scale: matrix.about for matrix in matrices.values()},
+        commands=list(dict.fromkeys(entry.command for entry in entries)),
+        environment=_environment([findings for _, all_of in found.values() for _, findings in all_of]),
+        chapters=[Chapter(data, _sections(data, all_of)) for data, all_of in found.values() if all_of],
+    )
+    written = [out / 'report.html', out / 'report.md']
+    write_html(report, written[0])
+    write_markdown(report, written[1])
+    for data, all_of in found.values():
+        for matrix, findings in all_of if results is not None else []:
+            path = Path(results or '') / f'{findings.study.name}_{data.name}.json'
+            write_json(path, study_record(findings, matrix.scale))
+            written.append(path)
+    return written
+
+
+def _gather_all(data: StudyData, studies: Sequence[tuple[Matrix, str]], out: Path) -> list[tuple[Matrix, Findings]]:
+    """Gather the studies that have a finished run."""
+    found = []
+    for matrix, name in studies:
+        findings = gather(matrix, name, data, out / 'runs')
+        if any(findings.rows.values()) or findings.problems:
+            found.append((matrix, findings))
+    return found
+
+
+def _sections(data: StudyData, all_of: Sequence[tuple[Matrix, Findings]]) -> list[Section]:
+    sections = list(data_sections(data))
+    for matrix, findings in all_of:
+        sections += study_sections(findings, matrix.scale)
+    return sections
+
+
+def _environment(all_of: Sequence[Findings]) -> dict[str, Any]:
+    """Say in a line each with what the runs were made."""
+    runs = {run.run.name: run for findings in all_of for of_row in findings.rows.values() for run in of_row}
+    environments = [run.record['environment'] for run in runs.values()]
+    hardware = {
+        f'{", ".join(had["gpus"]) or had["cpu"]}, {had["processes"]} process(es), {had["threads"]} thread(s)'
+        for had in (environment['hardware'] for environment in environments)
+    }
+    versions = {', '.join(f'{k} {v}' for k, v in environment['versions'].items()) for environment in environments}
+    dates = sorted(environment['date'][:10] for environment in environments)
+    hours = sum(run.record['training']['seconds'] for run in runs.values()) / 3600
+    return {
+        'Runs': f'{len(runs)}, which trained for {hours:.1f} hours',
+        'Seeds': ', '.join(map(str, sorted({run.run.seed for run in runs.values()}))),
+        'Hardware': '; '.join(sorted(hardware)),
+        'Versions': '; '.join(sorted(versions)),
+        'Commits': ', '.join(sorted({str(environment['commit']) for environment in environments})),
+        'Dates': f'{dates[0]} to {dates[-1]}' if dates else '',
+    }
