@@ -11,18 +11,22 @@ import numpy.typing as npt
 from matplotlib.figure import Figure  # not pyplot: figures go to files, and a notebook keeps its own backend
 
 from timm_convattn.data.crops import CropSet
+from timm_convattn.predictions import Predictions
 
 __all__ = [
     'PAPER_TABLE_1',
     'draw_confusion_matrix',
     'draw_crops',
+    'draw_predicted',
     'draw_sheet',
     'format_benchmark',
     'format_counts',
     'format_metrics',
+    'format_rejection',
     'format_table',
     'plot_confusion_matrix',
     'plot_crops',
+    'rejected_crops',
     'render_results',
 ]
 
@@ -84,6 +88,16 @@ def format_metrics(metrics: dict[str, Any]) -> str:
         + (f' (macro over the classes with samples; none of {", ".join(absent)})' if absent else ''),
     ]
     return '\n'.join(lines)
+
+
+def format_rejection(rejection: dict[str, Any]) -> str:
+    """Show what is left when a model may reject: how much is answered, and how much of that is right."""
+    accuracy = rejection['accuracy']
+    return (
+        f'answered with a confidence of {rejection["threshold"]:.4f} and more, for at most '
+        f'{rejection["wanted_error_rate"]:.2%} wrong: {rejection["num_answered"]:,} crops, coverage '
+        f'{rejection["coverage"]:.4f}, accuracy ' + ('-' if accuracy is None else f'{accuracy:.4f}')
+    )
 
 
 def format_models(record: dict[str, Any]) -> str:
@@ -232,6 +246,51 @@ def draw_crops(crops: Any, per_class: int = 12, seed: int = 0) -> Figure:
         for label, indices in zip(present, chosen, strict=True)
     }
     return draw_sheet(rows, per_class)
+
+
+def rejected_crops(
+    predictions: Predictions, sureness: npt.NDArray[np.float64], threshold: float, columns: int
+) -> dict[str, list[int]]:
+    """Choose the crops of each true class that a model is least sure of, among those below a threshold.
+
+    Args:
+        predictions: What it says of a split.
+        sureness: (N,) how sure it is.
+        threshold: The confidence from which on it answers.
+        columns: Crops of each class at most.
+
+    Returns:
+        Class -> indices of crops; classes without any are left out.
+    """
+    chosen = {}
+    for label, name in enumerate(predictions.class_names):
+        below = np.flatnonzero((predictions.labels == label) & (sureness < threshold))
+        chosen[name] = below[np.argsort(sureness[below])][:columns].tolist()
+    return {name: indices for name, indices in chosen.items() if indices}
+
+
+def draw_predicted(
+    crops: Any, predictions: Predictions, sureness: npt.NDArray[np.float64], rows: dict[str, list[int]], columns: int
+) -> Figure:
+    """Draw crops with what a model takes them for and how sure it is.
+
+    Args:
+        crops: The split, a `datasets.Dataset` with a column `image`.
+        predictions: What the model says of it.
+        sureness: (N,) how sure it is.
+        rows: What stands before each row, and the indices of its crops.
+        columns: Crops that a row has room for.
+    """
+
+    def caption(index: int) -> str:
+        return f'{predictions.class_names[predictions.predicted[index]]}\n{sureness[index]:.0%}'
+
+    pictures = {
+        name: [np.asarray(crops[index]['image'].convert('L')) for index in indices] for name, indices in rows.items()
+    }
+    return draw_sheet(
+        pictures, columns, {name: [caption(index) for index in indices] for name, indices in rows.items()}
+    )
 
 
 def draw_sheet(rows: dict[str, list[npt.NDArray[np.uint8]]], columns: int, captions: Any = None) -> Figure:

@@ -203,6 +203,11 @@ def choose_threshold(sureness: Floats, hits: Bools, wanted_risk: float, certaint
 def selective_metrics(sureness: Floats, hits: Bools, threshold: float) -> dict[str, Any]:
     """Say what a threshold does to a set of samples.
 
+    Args:
+        sureness: (N,) confidences.
+        hits: (N,) whether each answer is right.
+        threshold: The confidence from which on a sample is answered.
+
     Returns:
         `threshold`, `coverage`, `num_answered`, `accuracy` over the answered ones (None without any), `error_rate`.
     """

@@ -1,6 +1,7 @@
 """Evaluate a trained model on a split of crops, exactly as the run that trained it did.
 
 python train_scripts/validate.py --model local-dir:runs/NAME/model --data crops/four_class --out results.json
+python train_scripts/validate.py --model local-dir:runs/NAME/model --data crops/four_class --reject-at 0.01
 """
 
 from dataclasses import dataclass
@@ -10,11 +11,21 @@ import tyro
 from accelerate import Accelerator
 
 from timm_convattn.data.sources import open_crops
-from timm_convattn.errors import exit_on_input_error
+from timm_convattn.errors import InputError, exit_on_input_error
 from timm_convattn.files import write_json
-from timm_convattn.report import format_metrics, plot_confusion_matrix
+from timm_convattn.rejection import load_rejection
+from timm_convattn.report import (
+    draw_predicted,
+    format_metrics,
+    format_rejection,
+    plot_confusion_matrix,
+    rejected_crops,
+)
+from timm_convattn.selective import confidence, selective_metrics
 from timm_convattn.training.evaluation import BATCH_SIZE, evaluation_record, use_threads
 from timm_convattn.training.networks import load_network
+
+COLUMNS = 12  # crops of each class that are drawn
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,11 @@ class Args:
     """JSON file to write the results to."""
     confusion_matrix: Path | None = None
     """PNG to draw the confusion matrix to."""
+    reject_at: float | None = None
+    """Answer only where the share of wrong answers is promised to be at most this. The threshold comes from the frames
+    that the model's run held out (finetune.py --hold-out)."""
+    rejected: Path | None = None
+    """PNG to draw the crops to that are not answered, the least sure of each class."""
     batch_size: int = BATCH_SIZE
     """Crops in a batch."""
     num_workers: int = 0
@@ -43,16 +59,28 @@ class Args:
 
 def main(args: Args) -> None:
     """Evaluate, show and write."""
+    if args.rejected is not None and args.reject_at is None:
+        raise InputError('--rejected shows what --reject-at does not answer: give both.')
+    rejection = None if args.reject_at is None else load_rejection(args.model)
+    threshold = None if rejection is None else rejection.threshold(args.reject_at or 0)
     accelerator = Accelerator(mixed_precision='no')
     use_threads(accelerator, args.threads)
     model, class_names = load_network(args.model)
     crops = open_crops(args.data, (args.split,), args.data_config)[args.split]
-    record, _ = evaluation_record(
+    record, predictions = evaluation_record(
         model, class_names, crops, args.data, args.split, accelerator, args.batch_size, args.num_workers
     )
     if not accelerator.is_main_process:
         return
     print(format_metrics(record['metrics']))
+    if rejection is not None and threshold is not None:
+        sureness = confidence(predictions.logits, rejection.temperature)
+        answered = selective_metrics(sureness, predictions.hits, threshold)
+        record['rejection'] = {'wanted_error_rate': args.reject_at, 'temperature': rejection.temperature, **answered}
+        print(format_rejection(record['rejection']))
+        if args.rejected is not None:
+            rows = rejected_crops(predictions, sureness, threshold, COLUMNS)
+            draw_predicted(crops, predictions, sureness, rows, COLUMNS).savefig(args.rejected, dpi=120)
     if args.out is not None:
         write_json(args.out, record)
     if args.confusion_matrix is not None:

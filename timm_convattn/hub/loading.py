@@ -10,7 +10,7 @@ from timm.models import parse_model_name
 from timm_convattn.errors import InputError
 from timm_convattn.hub.failures import explain_hub_failures
 
-__all__ = ['fetch_weights']
+__all__ = ['fetch_beside', 'fetch_weights']
 
 WEIGHTS = 'model.safetensors'
 PICKLES = ('.bin', '.pth', '.pt', '.ckpt', '.pkl', '.tar')
@@ -36,6 +36,32 @@ def fetch_weights(name: str) -> None:
         cfg = timm.get_pretrained_cfg(name)
         if cfg is not None and cfg.hf_hub_id:
             _download(cfg.hf_hub_id, (cfg.hf_hub_filename or WEIGHTS,))
+
+
+def fetch_beside(name: str, file: str) -> Path | None:
+    """Bring a file that lies beside a model's weights here; None where there is none.
+
+    Args:
+        name: hf-hub:OWNER/NAME[@REVISION], or local-dir:FOLDER; a name of timm has nothing beside its weights.
+        file: Name of the file.
+
+    Raises:
+        InputError: If the Hub cannot be reached, or has no such repository.
+    """
+    source, place = parse_model_name(name)
+    if source == 'local-dir':
+        path = Path(place) / file
+        return path if path.is_file() else None
+    if source != 'hf-hub':
+        return None
+    repo_id, _, revision = place.partition('@')
+    with explain_hub_failures(repo_id, f'fetch {file} of'):
+        try:
+            return Path(HfApi(library_name='timm-convattn').hf_hub_download(repo_id, file, revision=revision or None))
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError):
+                raise
+            return None
 
 
 def _check_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from timm_convattn.data.sources import EMBEDDED_SCENES
 from timm_convattn.errors import InputError
 from timm_convattn.hub.cards import dataset_card, model_card, weights_origin
 from timm_convattn.hub.failures import LOG_IN, explain_hub_failures
+from timm_convattn.rejection import FILE_NAME as REJECTION
 
 __all__ = [
     'Publication',
@@ -91,6 +92,7 @@ def run_publication(
         'config.json': (json.dumps(config, indent=2) + '\n').encode(),
         'confusion_matrix.png': run / 'confusion_matrix.png',
         'model.safetensors': run / 'model' / 'model.safetensors',
+        **{path.name: path for path in [run / 'model' / REJECTION] if path.is_file()},
         'results.json': run / 'results.json',
     }
     message = f'{config["architecture"]} on {record["data"].get("origin", record["data"]["source"])}'

@@ -54,10 +54,9 @@ class StudyData:
         """Give label and number of the frame of each crop of the validation split; unnamed frames hold one crop."""
         crops = self.open()['validation']
         labels = np.asarray(crops['label'][:])
-        if not {'source', 'frame'} <= crops.features.keys():
+        if 'source' not in crops.features:
             return labels, np.arange(len(labels))
-        names = ['/'.join(frame) for frame in zip(crops['source'][:], crops['frame'][:], strict=True)]
-        return labels, np.unique(names, return_inverse=True)[1]
+        return labels, np.unique(crops['source'][:], return_inverse=True)[1]
 
 
 def open_study_data(source: str | None, classes: Classes, folder: Path) -> StudyData:

@@ -165,7 +165,7 @@ def draw_reliability(selection: Selection) -> Figure:
         figure = Figure(figsize=(6.6, 3.2), layout='constrained')
         shown = {
             'as trained': selection.plain_confidence,
-            f'temperature {selection.temperature:.2f}': selection.confidence,
+            f'temperature {selection.rejection.temperature:.2f}': selection.confidence,
         }
         for axes, (title, sureness) in zip(figure.subplots(1, 2, sharey=True), shown.items(), strict=True):
             found = reliability(sureness, selection.hits)

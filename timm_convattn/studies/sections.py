@@ -5,15 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import timm
 import torch
 from matplotlib.figure import Figure
 
 from timm_convattn.errors import InputError
 from timm_convattn.hub import model_data_config
-from timm_convattn.report import PAPER_TABLE_1, draw_confusion_matrix, draw_crops, draw_sheet
-from timm_convattn.selective import choose_threshold, confidence
+from timm_convattn.report import PAPER_TABLE_1, draw_confusion_matrix, draw_crops, draw_predicted, rejected_crops
+from timm_convattn.selective import confidence
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.figures import (
     Picture,
@@ -28,7 +27,7 @@ from timm_convattn.studies.figures import (
 from timm_convattn.studies.gathering import Findings, FinishedRun
 from timm_convattn.studies.paper import FINDINGS, TABLE_4
 from timm_convattn.studies.records import study_record
-from timm_convattn.studies.selection import Selection, select
+from timm_convattn.studies.selection import WANTED_RISKS, Selection, select
 from timm_convattn.studies.tables import Table, class_table, selection_table, study_table, verdict
 from timm_convattn.training.networks import load_network
 
@@ -108,8 +107,8 @@ def _network_sections(findings: Findings, row: str) -> Iterator[Section]:
     yield Section('fig7', f'Precision, recall and F1 of {row} (Fig. 7)', text, blocks=[classes])
     confusions = as_picture(draw_confusion_matrix(run.record), f'{who}: counts, and shares of each true class.')
     yield Section('fig8', f'Confusion matrix of {row} (Fig. 8)', FINDINGS['fig8'], blocks=[confusions])
-    looks = _Looks(findings.data, run)
-    mistakes = looks.mistakes()
+    crops = findings.data.open()['validation']
+    mistakes = _draw_mistakes(crops, run)
     if mistakes is not None:
         caption = f'{who}: true class before the row; below each crop what it was taken for, with which confidence.'
         pictures: list[Table | Picture] = [as_picture(mistakes, caption, photo=True)]
@@ -118,59 +117,37 @@ def _network_sections(findings: Findings, row: str) -> Iterator[Section]:
         f'{who}: the crop, and below it how much each position is looked at, from dark (less than evenly) to bright '
         '(twice as much and more), for the map that each attention reads. The first half was decided right.'
     )
-    attention = as_picture(looks.attention(), caption, photo=True)
+    attention = as_picture(_draw_looks(crops, run), caption, photo=True)
     yield Section('attention', f'Where the attention of {row} looks', blocks=[attention])
 
 
-class _Looks:
-    """Pictures of single crops and of what a run makes of them."""
+def _draw_mistakes(crops: Any, run: FinishedRun, columns: int = 10) -> Figure | None:
+    """Draw the mistakes that a run is surest of, a row for each true class; None where it makes none."""
+    predictions, sureness = run.predictions, confidence(run.predictions.logits)
+    rows = {}
+    for label, name in enumerate(predictions.class_names):
+        wrong = np.flatnonzero((predictions.labels == label) & ~predictions.hits)
+        if len(wrong):
+            rows[name] = wrong[np.argsort(-sureness[wrong])][:columns].tolist()
+    return draw_predicted(crops, predictions, sureness, rows, columns) if rows else None
 
-    def __init__(self, data: StudyData, run: FinishedRun) -> None:
-        self.crops = data.open()['validation']
-        self.run = run
-        self.sureness = confidence(run.predictions.logits)
 
-    def picture(self, index: int) -> npt.NDArray[np.uint8]:
-        return np.asarray(self.crops[index]['image'].convert('L'))
-
-    def caption(self, index: int) -> str:
-        found = self.run.predictions.class_names[self.run.predictions.predicted[index]]
-        return f'{found}\n{self.sureness[index]:.0%}'
-
-    def mistakes(self, columns: int = 10) -> Figure | None:
-        """Draw the mistakes that the run is surest of, a row for each true class."""
-        predictions = self.run.predictions
-        rows: dict[str, list[int]] = {}
-        for label, name in enumerate(predictions.class_names):
-            wrong = np.flatnonzero((predictions.labels == label) & ~predictions.hits)
-            if len(wrong):
-                rows[name] = wrong[np.argsort(-self.sureness[wrong])][:columns].tolist()
-        return self.sheet(rows, columns) if rows else None
-
-    def sheet(self, rows: dict[str, list[int]], columns: int) -> Figure:
-        pictures = {name: [self.picture(index) for index in indices] for name, indices in rows.items()}
-        captions = {name: [self.caption(index) for index in indices] for name, indices in rows.items()}
-        return draw_sheet(pictures, columns, captions)
-
-    def attention(self, each: int = 5) -> Figure:
-        """Draw the attention over some crops that were decided right and some that were not."""
-        rng, hits = np.random.default_rng(0), self.run.predictions.hits
-        chosen = [*rng.permutation(np.flatnonzero(hits))[:each], *rng.permutation(np.flatnonzero(~hits))[:each]]
-        model, names = load_network(f'local-dir:{self.run.folder / "model"}')
-        config = model_data_config(model)
-        transform = timm.data.create_transform(**config, is_training=False)
-        mode = 'L' if config['input_size'][0] == 1 else 'RGB'
-        images = torch.stack([transform(self.crops[int(index)]['image'].convert(mode)) for index in chosen])
-        _, height, width = config['input_size']
-        pictures = [
-            np.asarray(self.crops[int(index)]['image'].convert('L').resize((width, height))) for index in chosen
-        ]
-        true = [names[self.run.predictions.labels[index]] for index in chosen]
-        captions = [
-            f'{name}: right' if hits[index] else f'{name}, taken for\n{self.caption(int(index)).splitlines()[0]}'
-            for name, index in zip(true, chosen, strict=True)
-        ]
-        return draw_attention(model, images, pictures, captions)
+def _draw_looks(crops: Any, run: FinishedRun, each: int = 5) -> Figure:
+    """Draw the attention of a run over some crops that it decides right and some that it does not."""
+    predictions, rng = run.predictions, np.random.default_rng(0)
+    right, wrong = (rng.permutation(np.flatnonzero(chosen))[:each] for chosen in (predictions.hits, ~predictions.hits))
+    model, names = load_network(f'local-dir:{run.folder / "model"}')
+    config = model_data_config(model)
+    transform = timm.data.create_transform(**config, is_training=False)
+    channels, height, width = config['input_size']
+    chosen = [crops[int(index)]['image'] for index in (*right, *wrong)]
+    images = torch.stack([transform(image.convert('L' if channels == 1 else 'RGB')) for image in chosen])
+    pictures = [np.asarray(image.convert('L').resize((width, height))) for image in chosen]
+    captions = [f'{names[predictions.labels[index]]}: right' for index in right]
+    captions += [
+        f'{names[predictions.labels[index]]}, taken for\n{names[predictions.predicted[index]]}' for index in wrong
+    ]
+    return draw_attention(model, images, pictures, captions)
 
 
 def _selections(findings: Findings) -> dict[str, list[tuple[FinishedRun, Selection]]]:
@@ -191,7 +168,7 @@ def _selective_section(
     areas = [
         [
             f'{row}, seed {run.run.seed}',
-            f'{each.temperature:.2f}',
+            f'{each.rejection.temperature:.2f}',
             *(f'{value:.4f}' for value in (each.curve.area, each.curve.least_area)),
         ]
         for row, pairs in selections.items()
@@ -213,22 +190,18 @@ def _selective_section(
 
 def _rejected(data: StudyData, run: FinishedRun, selection: Selection) -> Picture | None:
     """Draw the crops that a run is least sure of below the strictest threshold that can be promised."""
-    for wanted in (0.01, 0.02, 0.05, 0.1):
+    for wanted in WANTED_RISKS:
         try:
-            threshold = choose_threshold(selection.held_out_confidence, selection.held_out.hits, wanted)
+            threshold = selection.rejection.threshold(wanted)
         except InputError:
             continue
-        looks, columns = _Looks(data, run), 10
-        rows = {}
-        for label, name in enumerate(run.predictions.class_names):
-            below = np.flatnonzero((run.predictions.labels == label) & (selection.confidence < threshold))
-            if len(below):
-                rows[name] = below[np.argsort(selection.confidence[below])][:columns].tolist()
+        rows = rejected_crops(run.predictions, selection.confidence, threshold, columns=10)
         if rows:
+            figure = draw_predicted(data.open()['validation'], run.predictions, selection.confidence, rows, columns=10)
             caption = (
                 f'Rejected for an error rate of {wanted:.0%}: the least sure of each true class, and the best guess.'
             )
-            return as_picture(looks.sheet(rows, columns), caption, photo=True)
+            return as_picture(figure, caption, photo=True)
     return None
 
 

@@ -8,11 +8,10 @@ import numpy.typing as npt
 
 from timm_convattn.errors import InputError
 from timm_convattn.predictions import Predictions
+from timm_convattn.rejection import Rejection
 from timm_convattn.selective import (
     RiskCoverage,
-    choose_threshold,
     confidence,
-    fit_temperature,
     reliability,
     risk_coverage,
     selective_metrics,
@@ -26,11 +25,10 @@ WANTED_RISKS = (0.01, 0.02, 0.05, 0.1)
 
 @dataclass(frozen=True)
 class Selection:
-    """Confidences of a run, with the temperature that its held-out crops ask for."""
+    """How sure a run is of the validation split, and what it learned from its held-out crops."""
 
-    temperature: float
-    held_out: Predictions
-    held_out_confidence: npt.NDArray[np.float64]
+    rejection: Rejection
+    """Learned on the held-out crops."""
     confidence: npt.NDArray[np.float64]
     """(N,) of the validation split."""
     plain_confidence: npt.NDArray[np.float64]
@@ -48,13 +46,10 @@ def select(run: FinishedRun) -> Selection | None:
     path = run.folder / 'held_out.safetensors'
     if not path.is_file():
         return None
-    held_out = Predictions.load(path)
-    temperature = fit_temperature(held_out.logits, held_out.labels)
-    sureness, hits = confidence(run.predictions.logits, temperature), run.predictions.hits
+    rejection = Rejection.learn(Predictions.load(path))
+    sureness, hits = confidence(run.predictions.logits, rejection.temperature), run.predictions.hits
     return Selection(
-        temperature=temperature,
-        held_out=held_out,
-        held_out_confidence=confidence(held_out.logits, temperature),
+        rejection=rejection,
         confidence=sureness,
         plain_confidence=confidence(run.predictions.logits),
         hits=hits,
@@ -68,9 +63,9 @@ def selection_record(run: FinishedRun) -> dict[str, Any] | None:
     if selection is None:
         return None
     return {
-        'held_out': len(selection.held_out.labels),
-        'held_out_accuracy': float(selection.held_out.hits.mean()),
-        'temperature': selection.temperature,
+        'held_out': len(selection.rejection.hits),
+        'held_out_accuracy': float(selection.rejection.hits.mean()),
+        'temperature': selection.rejection.temperature,
         'area': selection.curve.area,
         'least_area': selection.curve.least_area,
         'calibration_error': reliability(selection.confidence, selection.hits).error,
@@ -81,9 +76,9 @@ def selection_record(run: FinishedRun) -> dict[str, Any] | None:
 
 def _at(selection: Selection, risk: float) -> dict[str, Any]:
     try:
-        threshold = choose_threshold(selection.held_out_confidence, selection.held_out.hits, risk)
+        threshold = selection.rejection.threshold(risk)
     except InputError as error:
         return {'error_rate': risk, 'refused': str(error)}
-    on_held_out = selective_metrics(selection.held_out_confidence, selection.held_out.hits, threshold)
+    on_held_out = selective_metrics(selection.rejection.confidence, selection.rejection.hits, threshold)
     on_validation = selective_metrics(selection.confidence, selection.hits, threshold)
     return {'error_rate': risk, 'held_out': on_held_out, 'validation': on_validation}

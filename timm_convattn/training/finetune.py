@@ -18,6 +18,7 @@ from timm_convattn.errors import InputError
 from timm_convattn.files import write_json
 from timm_convattn.hub import model_data_config, save_model
 from timm_convattn.hub.publishing import check_right_to_write
+from timm_convattn.rejection import Rejection
 from timm_convattn.report import format_metrics, plot_confusion_matrix
 from timm_convattn.training.config import Config, DataConfig, flat
 from timm_convattn.training.evaluation import evaluation_loader, evaluation_record, predict, use_threads
@@ -33,7 +34,8 @@ def finetune(config: Config) -> Path:
 
     The folder holds `config.yaml`, `log.jsonl` (a line an epoch), `checkpoints/`, `model/` (for
     `timm.create_model('local-dir:...')`), `results.json`, `confusion_matrix.png` and `validation.safetensors`, the
-    logits of each crop (`Predictions`); with `data.hold_out` also `held_out.safetensors`.
+    logits of each crop (`Predictions`). With `data.hold_out` it also holds `held_out.safetensors`, and the model
+    `rejection.json`.
 
     Args:
         config: What to do. With `run.resume`, a configuration that `resume_config` gave.
@@ -133,6 +135,7 @@ def _report(
     predictions.save(folder / 'validation.safetensors')
     if chosen_on is not None:
         chosen_on.save(folder / 'held_out.safetensors')
+        Rejection.learn(chosen_on).save(folder / 'model')
     record['training'] = {
         'config': flat(config),
         'crops': train.class_counts(),
