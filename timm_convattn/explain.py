@@ -60,7 +60,7 @@ def attention_maps(model: nn.Module, images: torch.Tensor) -> list[AttentionMap]
         raise ValueError(f'{type(model).__name__} has no relative multi-head attention to look at.')
     maps: list[AttentionMap] = []
     was_training = model.training
-    with ExitStack() as watched, torch.inference_mode():
+    with ExitStack() as watched, torch.no_grad():
         for name, module in attentions.items():
             watched.enter_context(_watch(name, module, maps))
         model.eval()(images)

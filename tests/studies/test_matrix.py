@@ -1,0 +1,164 @@
+"""A matrix of runs: rows are runs, equal runs are one, and what cannot be run is refused before anything is."""
+
+import copy
+import re
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from timm_convattn.errors import InputError
+from timm_convattn.studies.data import open_study_data
+from timm_convattn.studies.matrix import read_matrix
+from timm_convattn.training.config import flat, parse_config
+
+MATRIX = {
+    'about': 'small',
+    'seeds': [0, 1],
+    'options': {'epochs': 1, 'img_size': 32},
+    'studies': {
+        'table2': {
+            'rows': {
+                'plain': {'model': 'resnet18', 'paper': 'ResNet50'},
+                'ours': {'model': 'aresnet18_relmha', 'against': 'plain', 'lr': 0.01},
+            }
+        },
+        'other': {'seeds': [1, 2], 'rows': {'the same': {'model': 'resnet18'}}},
+        'grid': {'grid': {'of': {'model': 'aresnet18_relmha'}, 'num_heads': [1, 8], 'qk_ratio': [0.125, 1]}},
+    },
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(content=MATRIX):
+        path = tmp_path / 'small.yaml'
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope='module')
+def data(tiny_crops, tmp_path_factory):
+    return open_study_data(str(tiny_crops), 'four_class', tmp_path_factory.mktemp('crops'))
+
+
+def test_every_row_and_seed_is_a_run_and_equal_runs_of_two_studies_are_one(write, data):
+    matrix = read_matrix(write())
+    runs = [*matrix.all_runs('table2', data), *matrix.all_runs('other', data)]
+    assert [(run.options['model'], run.seed) for run in runs] == [
+        *(('resnet18', 0), ('aresnet18_relmha', 0), ('resnet18', 1), ('aresnet18_relmha', 1)),  # seed by seed
+        *(('resnet18', 1), ('resnet18', 2)),
+    ]
+    assert len({run.name for run in runs}) == 5
+    assert all(re.fullmatch(r'a?resnet18\w*-s\d-[0-9a-f]{12}', run.name) for run in runs)
+
+
+def test_a_row_that_is_added_leaves_the_names_of_the_others(write, data):
+    before = {run.name for run in read_matrix(write()).all_runs('table2', data)}
+    changed = copy.deepcopy(MATRIX)
+    changed['studies']['table2']['rows']['more'] = {'model': 'vgg11'}
+    after = {run.name for run in read_matrix(write(changed)).all_runs('table2', data)}
+    assert before < after
+    assert len(after) == 6
+
+
+def test_name_depends_on_options_seed_and_crops_and_not_on_where_the_crops_lie(write, data):
+    run = next(iter(read_matrix(write()).all_runs('table2', data)))
+    assert replace(run, data=replace(data, source='elsewhere')).name == run.name
+    assert replace(run, options=dict(reversed(run.options.items()))).name == run.name
+    others = [replace(run, seed=5), replace(run, options={**run.options, 'lr': 0.1})]
+    others.append(replace(run, data=replace(data, sha256='0')))
+    assert len({other.name for other in [run, *others]}) == 4
+
+
+def test_command_line_of_a_run_says_what_its_row_says(write, data, tiny_crops):
+    run = read_matrix(write()).runs('table2', 'ours', data)[1]
+    given = flat(parse_config(run.args()))
+    assert given['data'] == str(tiny_crops)
+    assert (given['model'], given['lr'], given['seed'], given['epochs']) == ('aresnet18_relmha', 0.01, 1, 1)
+
+
+def test_equal_budgets_become_epochs(write, data):
+    changed = copy.deepcopy(MATRIX)
+    changed['options'] = {'crops_seen': 100}
+    (run, _) = read_matrix(write(changed)).runs('table2', 'plain', data)
+    assert run.options['epochs'] == 4  # of 28 crops
+
+
+def test_grid_is_a_row_for_each_combination(write):
+    rows = read_matrix(write()).studies['grid'].rows
+    assert list(rows)[1] == 'num_heads=1 qk_ratio=1'
+    assert rows['num_heads=8 qk_ratio=0.125'].options['model_args'] == ['num_heads=8', 'qk_ratio=0.125']
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize('scale', ['cpu', 'full'])
+def test_shipped_matrices_can_be_parsed_run_by_run(root, scale, data):
+    matrix = read_matrix(root / 'train_scripts' / 'studies' / f'{scale}.yaml')
+    assert {'table2', 'table3', 'fig10', 'imbalance', 'selective', 'stages'} <= matrix.studies.keys()
+    assert matrix.about
+    for study in matrix.studies:
+        for run in matrix.all_runs(study, data):
+            parse_config(run.args()).check()
+    compared = matrix.studies['table2'].rows
+    assert [row.paper for row in compared.values()] == [
+        *('ViT', 'ResNet50', 'AAResNet50', 'AResNet50', 'VGG16', 'AAVGG16', 'AVGG16'),
+    ]
+
+
+def test_full_matrix_has_every_cell_of_the_papers_figure_10(root):
+    rows = read_matrix(root / 'train_scripts' / 'studies' / 'full.yaml').studies['fig10'].rows
+    assert len(rows) == 4 * 4 * 2
+
+
+def bent(path, value):
+    content = copy.deepcopy(MATRIX)
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('studies: [', 'no YAML'),
+        ('a: 1', 'needs "studies"'),
+        (bent(['studies', 'table2', 'rows'], {}), 'study table2 has no rows'),
+        (bent(['studies', 'table2', 'rows', 'ours', 'lrr'], 1), 'row ours: lrr cannot be given here'),
+        (bent(['studies', 'table2', 'rows', 'ours', 'output'], 'x'), 'row ours: output cannot be given here'),
+        (bent(['studies', 'table2', 'rows', 'ours', 'model'], '../x'), 'wanted the name of a timm model'),
+        (bent(['studies', 'table2', 'rows', 'ours', 'against'], 'nobody'), 'compares with nobody, but has plain, ours'),
+        (bent(['studies', 'table2', 'rows', 'ours', 'crops_seen'], 5), 'both epochs and crops_seen'),
+        (bent(['studies', 'table2', 'rows', 'ours'], {}), 'names no model'),
+        (bent(['studies', 'table2', 'score'], 'auc'), "score 'auc', wanted one of accuracy, macro_f1"),
+        (bent(['studies', 'table2', 'classes'], ['three']), 'wanted some of four_class, two_class'),
+        (bent(['seeds'], [0, 0]), 'name one twice'),
+        (bent(['seeds'], 'all'), 'wanted a list of whole numbers'),
+        (bent(['studies', 'grid', 'grid'], [1]), 'wanted {of: OPTIONS, NAME: [VALUES]}'),
+    ],
+)
+def test_what_cannot_be_run_is_refused(write, content, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_matrix(write(content))
+
+
+def test_unknown_study_and_missing_file_are_named(write, tmp_path):
+    with pytest.raises(InputError, match=r"no study 'table9', but table2, other, grid"):
+        read_matrix(write()).study('table9')
+    with pytest.raises(InputError, match='no matrix'):
+        read_matrix(tmp_path / 'none.yaml')
+
+
+def test_two_classes_are_cut_out_of_four_and_known_by_what_they_hold(tiny_crops, tmp_path):
+    two = open_study_data(str(tiny_crops), 'two_class', tmp_path)
+    assert two.class_names == ('person', 'vehicle')
+    assert two.counts['train'] == {'person': 10, 'vehicle': 9}
+    again = open_study_data(str(tiny_crops), 'two_class', tmp_path)
+    assert again == two
+    assert two.sha256 != open_study_data(str(tiny_crops), 'four_class', tmp_path).sha256
+    with pytest.raises(InputError, match='has no crops of person, vehicle, bicycle, dog'):
+        open_study_data(two.source, 'four_class', tmp_path)

@@ -1,0 +1,213 @@
+"""Studies from the command line to the report: real runs, real interruptions, a real browser."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from studies.conftest import reproduce
+
+from timm_convattn.errors import InputError
+from timm_convattn.studies import supervise
+from timm_convattn.studies.data import open_study_data
+from timm_convattn.studies.gathering import gather
+from timm_convattn.studies.matrix import read_matrix
+from timm_convattn.studies.reporting import write_report
+from timm_convattn.studies.tables import markdown_table, study_table
+
+
+@pytest.fixture
+def copied(studied, tmp_path):
+    """The finished study, to be damaged."""
+    shutil.copytree(studied, tmp_path / 'studies')
+    return tmp_path / 'studies'
+
+
+def test_every_run_is_finished_and_is_not_repeated(root, studied, matrix_file, tiny_crops):
+    runs = sorted(path.parent for path in (studied / 'runs').glob('*/results.json'))
+    assert len(runs) == 4
+    assert {json.loads((run / 'results.json').read_text())['training']['config']['seed'] for run in runs} == {0, 1}
+    before = {run: (run / 'results.json').stat().st_mtime_ns for run in runs}
+    again = reproduce(root, 'table2', '--scale', matrix_file, '--data', tiny_crops, '--out', studied)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count('finished: ') == 4
+    assert {run: (run / 'results.json').stat().st_mtime_ns for run in runs} == before
+
+
+def test_findings_are_those_of_the_runs(studied, matrix_file, tiny_crops):
+    matrix = read_matrix(matrix_file)
+    data = open_study_data(str(tiny_crops), 'four_class', studied / 'crops')
+    findings = gather(matrix, 'table2', data, studied / 'runs')
+    assert (findings.unfinished, findings.problems) == (0, [])
+    assert [len(runs) for runs in findings.rows.values()] == [2, 2]
+    scores = {row: findings.scores(row) for row in findings.rows}
+    difference = findings.difference('AResNet18', 'ResNet18')
+    assert difference.mean == pytest.approx(sum(scores['AResNet18']) / 2 - sum(scores['ResNet18']) / 2)
+    assert difference.seeds == 2
+    for runs in findings.rows.values():
+        for run in runs:
+            metrics = run.record['metrics']
+            assert run.predictions.hits.mean() == pytest.approx(metrics['accuracy'])
+
+
+def test_report_names_what_it_shows_and_results_file_gives_the_same_table(copied):
+    page, markdown, results = write_report(copied, copied / 'results')
+    record = json.loads(results.read_text())
+    assert results.name == 'table2_crops.json'
+    assert [row['row'] for row in record['rows']] == ['ResNet18', 'AResNet18']
+    assert record['rows'][1]['paper'] == {'row': 'AResNet50', 'mean': 0.9707, 'deviation': 0.0006}
+    assert record['rows'][0]['runs'][0]['selection']['held_out'] > 0
+    table = markdown_table(study_table(record))
+    assert table in markdown.read_text()
+    assert '97.07% ± 0.06' in table
+    text = page.read_text()
+    for said in ('Networks of a few seconds.', 'reproduce.py table2 --scale', 'Scale: small', 'Seeds', 'Hardware'):
+        assert said in text
+    assert 'NaN' not in results.read_text()
+    pictures = re.findall(r'\]\((report_pictures/[^)]+)\)', markdown.read_text())
+    assert len(pictures) >= 7
+    assert all((copied / picture).stat().st_size > 1000 for picture in pictures)
+
+
+def test_report_needs_nothing_from_outside(copied):
+    page = write_report(copied)[0].read_text()
+    assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) == []
+    assert 'http' not in re.sub(r'data:[^"]*', '', page)
+
+
+def test_damaged_foreign_and_missing_runs_are_named_and_left_out(copied, matrix_file, tiny_crops):
+    runs = sorted(copied.glob('runs/a*/results.json'))
+    runs[0].write_text('{"metrics": ')
+    record = json.loads(runs[1].read_text())
+    record['data']['sha256'] = 'f' * 64
+    runs[1].write_text(json.dumps(record))
+    plain = sorted(copied.glob('runs/resnet*/results.json'))
+    plain[0].unlink()
+    page = write_report(copied)[0].read_text()
+    assert f'{runs[0]} cannot be read as results' in page
+    assert f'{runs[1]} was measured on other crops (ffffffffffff)' in page
+    assert '1 runs of this study are not finished' in page
+    assert 'No finished run yet: AResNet18' in page
+    shutil.copy(sorted(copied.glob('runs/a*/validation.safetensors'))[0], plain[1].parent / 'validation.safetensors')
+    data = open_study_data(str(tiny_crops), 'four_class', copied / 'crops')
+    assert gather(read_matrix(matrix_file), 'table2', data, copied / 'runs').rows['AResNet18'] == []
+
+
+def test_a_study_without_finished_runs_says_so(root, copied, tmp_path):
+    shutil.rmtree(copied / 'runs')
+    with pytest.raises(InputError, match=r'No run in .* is finished yet. Go on with: python .*reproduce\.py table2'):
+        write_report(copied)
+    said = reproduce(root, 'report', '--out', tmp_path / 'nothing')
+    assert (said.returncode, said.stderr.count('\n')) == (1, 1)
+    assert 'No study was made in' in said.stderr
+
+
+def test_a_run_that_fails_is_named_with_its_log_and_the_others_go_on(root, studied, matrix_file, tiny_crops, tmp_path):
+    text = matrix_file.read_text().replace('model: resnet18', 'model: resnet18x', 1)
+    (tmp_path / 'broken.yaml').write_text(text)
+    shutil.copytree(studied, tmp_path / 'studies')
+    args = ('table2', '--scale', tmp_path / 'broken.yaml', '--data', tiny_crops, '--out', tmp_path / 'studies')
+    said = reproduce(root, *args, '--jobs', '2')
+    assert said.returncode == 1
+    assert said.stdout.count('failed: ') == 2
+    assert said.stdout.count('finished: ') == 2
+    logs = re.findall(r'[^ ,]+\.log', said.stderr)
+    assert len(logs) == 2
+    assert 'There is no model' in Path(logs[0]).read_text()
+
+
+def test_interrupted_study_goes_on_and_ends_as_if_it_had_not_been(root, studied, copied, matrix_file, tiny_crops):
+    for run in copied.glob('runs/a*'):
+        shutil.rmtree(run, ignore_errors=True)
+    args = ['table2', '--scale', str(matrix_file), '--data', str(tiny_crops), '--out', str(copied)]
+    command = [sys.executable, str(root / 'train_scripts' / 'reproduce.py'), *args, '--cpus-per-run', '1']
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: list(copied.glob('runs/a*/config.yaml')))  # the first of the two has begun
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    assert not processes_with(str(copied))
+    assert len(list(copied.glob('runs/a*/results.json'))) < 2
+    again = reproduce(root, *args, '--jobs', '2')
+    assert again.returncode == 0, again.stderr
+    runs = [path.parent.name for path in studied.glob('runs/a*/results.json')]
+    assert len(runs) == 2
+    for run in runs:
+        ours, theirs = (json.loads((out / 'runs' / run / 'results.json').read_text()) for out in (copied, studied))
+        assert ours['metrics'] == theirs['metrics']
+
+
+def test_no_run_is_begun_when_the_time_is_up(root, matrix_file, tiny_crops, tmp_path):
+    args = ('table2', '--scale', matrix_file, '--data', tiny_crops, '--out', tmp_path / 'studies', '--budget', '0')
+    said = reproduce(root, *args)
+    assert (said.returncode, said.stdout.count('stopped: ')) == (0, 4)
+    assert list(tmp_path.glob('studies/runs/*')) == []
+
+
+def test_a_supervised_command_does_not_outlive_who_asked_for_it(tmp_path):
+    child = 'import subprocess, sys; subprocess.run([sys.executable, "-c", "import time; time.sleep(60)", sys.argv[1]])'
+    parent = f'import subprocess, sys; subprocess.run([sys.executable, {supervise.__file__!r}, *sys.argv[1:]])'
+    mark = str(tmp_path / 'mark')
+    process = subprocess.Popen([sys.executable, '-c', parent, sys.executable, '-c', child, mark])
+    wait_until(lambda: len(processes_with(mark)) == 4)
+    process.kill()  # no time to say goodbye
+    process.wait()
+    wait_until(lambda: not processes_with(mark))
+
+
+def test_a_supervised_command_gives_its_exit_status():
+    for code in (0, 3):
+        run = subprocess.run([sys.executable, supervise.__file__, sys.executable, '-c', f'raise SystemExit({code})'])
+        assert run.returncode == code
+
+
+@pytest.mark.skipif(shutil.which('chromium') is None, reason='there is no Chromium: apt-get install chromium')
+def test_a_browser_shows_every_picture_without_asking_anyone_and_nothing_is_wider_than_the_page(copied):
+    from playwright.sync_api import sync_playwright
+
+    page_file = write_report(copied)[0]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which('chromium'),
+            args=['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update'],
+        )
+        for width in (1280, 420):
+            page = browser.new_page(viewport={'width': width, 'height': 900})
+            complaints, asked = [], []
+            page.on('console', lambda message, seen=complaints: seen.append(message.text))
+            page.on('pageerror', lambda error, seen=complaints: seen.append(str(error)))
+            page.on('request', lambda request, seen=asked: seen.append(request.url.split(',')[0]))
+            page.goto(page_file.as_uri())
+            images = page.eval_on_selector_all('img', 'all => all.map(i => [i.complete, i.naturalWidth, i.alt])')
+            assert len(images) >= 7
+            assert all(done and wide > 100 and alt for done, wide, alt in images)
+            assert page.evaluate('document.documentElement.scrollWidth') <= width
+            assert page.eval_on_selector_all('section table', 'all => all.length') >= 3
+            assert page.inner_text('#table2-1 tbody tr:nth-child(2) td:first-child') == 'AResNet18'
+            page.click('nav a[href="#table2-1"]')
+            page.wait_for_function('document.querySelector("#table2-1").getBoundingClientRect().top < 200')
+            assert complaints == []
+            assert all(url.startswith(('file:', 'data:')) for url in asked)
+            page.close()
+        browser.close()
+
+
+def wait_until(happened, seconds=120):
+    ends = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < ends, 'it did not happen'
+        time.sleep(0.1)
+
+
+def processes_with(mark):
+    """Ids of running processes whose command line holds a text."""
+    found = []
+    for process in Path('/proc').glob('[0-9]*/cmdline'):
+        with suppress(OSError):  # it may end meanwhile
+            found += [process.parent.name] if mark.encode() in process.read_bytes() else []
+    return found

@@ -1,0 +1,129 @@
+"""Rejection: curves and errors against definitions and a peer, thresholds that keep what they promise."""
+
+import numpy as np
+import pytest
+from sklearn.calibration import calibration_curve
+
+from timm_convattn.errors import InputError
+from timm_convattn.predictions import Predictions
+from timm_convattn.rejection import Rejection, load_rejection
+from timm_convattn.selective import (
+    choose_threshold,
+    confidence,
+    fit_temperature,
+    reliability,
+    risk_coverage,
+    selective_metrics,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def samples(count, rng=RNG):
+    """Samples whose confidence is exactly the probability of being right."""
+    sureness = rng.uniform(0.4, 1.0, count)
+    return sureness, rng.uniform(size=count) < sureness
+
+
+def test_risk_at_each_coverage_is_that_of_the_surest_samples():
+    sureness, hits = samples(500)
+    curve = risk_coverage(sureness, hits)
+    order = np.argsort(-sureness)
+    expected = np.cumsum(~hits[order]) / np.arange(1, 501)
+    np.testing.assert_allclose(curve.risk, expected)
+    np.testing.assert_allclose(curve.coverage, np.arange(1, 501) / 500)
+    assert curve.area == pytest.approx(expected.mean())
+    assert curve.risk[-1] == pytest.approx(1 - hits.mean())
+
+
+def test_area_does_not_depend_on_the_order_of_equals():
+    hits = np.array([True, False, True, True, False, True])
+    sureness = np.array([0.9, 0.9, 0.9, 0.5, 0.5, 0.5])
+    areas = [risk_coverage(sureness[order], hits[order]).area for order in map(RNG.permutation, [6] * 20)]
+    assert np.ptp(areas) < 1e-12
+    assert len(risk_coverage(sureness, hits).thresholds) == 2
+    assert risk_coverage(np.ones(6), hits).area == pytest.approx(1 / 3)  # no order at all: the error rate
+
+
+def test_least_area_is_reached_by_a_confidence_that_knows_the_errors():
+    _, hits = samples(300)
+    knowing = risk_coverage(hits + RNG.uniform(0, 0.1, 300), hits)
+    assert knowing.area == pytest.approx(knowing.least_area)
+    assert risk_coverage(RNG.uniform(size=300), hits).area > 2 * knowing.least_area
+
+
+def test_reliability_agrees_with_scikit_learn_and_its_error_vanishes_for_a_calibrated_model():
+    sureness, hits = samples(200_000)
+    found = reliability(sureness, hits, bins=10)
+    accuracies, confidences = calibration_curve(hits, sureness, n_bins=10)
+    filled = found.counts > 0
+    np.testing.assert_allclose(found.accuracies[filled], accuracies, atol=1e-12)
+    np.testing.assert_allclose(found.confidences[filled], confidences, atol=1e-12)
+    assert found.error < 0.005
+    assert reliability(np.full(10, 1.0), np.zeros(10, bool)).error == 1.0
+
+
+def test_temperature_undoes_a_scaling_of_calibrated_logits():
+    logits = RNG.normal(size=(40_000, 3)) * 2
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = (p.cumsum(1) > RNG.uniform(size=(40_000, 1))).argmax(1)
+    assert fit_temperature(3.0 * logits, labels) == pytest.approx(3.0, rel=0.03)
+    assert fit_temperature(0.4 * logits, labels) == pytest.approx(0.4, rel=0.03)
+    before, after = confidence(3 * logits), confidence(3 * logits, 3.0)
+    assert after.mean() < before.mean()
+    with pytest.raises(ValueError, match='finite'):
+        fit_temperature(np.array([[np.nan, 1.0]]), np.array([0]))
+
+
+def test_threshold_keeps_the_wanted_risk_on_fresh_samples_as_often_as_promised():
+    kept = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        threshold = choose_threshold(*samples(1_500, rng), wanted_risk=0.15)
+        kept += selective_metrics(*samples(50_000, rng), threshold)['error_rate'] <= 0.15
+    assert kept >= 57
+
+
+def test_laxer_risk_answers_more_and_an_impossible_one_is_refused_with_what_is_possible():
+    sureness, hits = samples(2_000)
+    thresholds = [choose_threshold(sureness, hits, risk) for risk in (0.12, 0.16, 0.25)]
+    assert thresholds == sorted(thresholds, reverse=True)
+    with pytest.raises(InputError, match=r'50 held-out crops, .* wrong, promise \d+\.\d+% at best'):
+        choose_threshold(sureness[:50], hits[:50], 0.001)
+    with pytest.raises(InputError, match='between 0 and 1'):
+        choose_threshold(sureness, hits, 0.0)
+
+
+def test_nothing_answered_has_no_accuracy():
+    told = selective_metrics(np.array([0.2, 0.3]), np.array([True, False]), 0.9)
+    assert (told['coverage'], told['accuracy'], told['error_rate']) == (0.0, None, None)
+
+
+def test_predictions_and_rejection_survive_the_disk(tmp_path):
+    logits = RNG.normal(size=(200, 3)).astype(np.float32)
+    predictions = Predictions(logits, RNG.integers(0, 3, 200), ('a', 'b', 'c'))
+    predictions.save(tmp_path / 'p.safetensors')
+    read = Predictions.load(tmp_path / 'p.safetensors')
+    assert np.array_equal(read.logits, logits)
+    assert np.array_equal(read.hits, logits.argmax(1) == predictions.labels)
+    assert read.class_names == ('a', 'b', 'c')
+    rejection = Rejection.learn(predictions)
+    rejection.save(tmp_path)
+    again = load_rejection(f'local-dir:{tmp_path}')
+    assert again.threshold(0.99) == rejection.threshold(0.99)
+    assert again.temperature == rejection.temperature
+
+
+@pytest.mark.parametrize('content', ['{', '[]', '{"temperature": 1, "held_out": {"confidence": [], "hit": []}}'])
+def test_damaged_files_are_refused_by_name(tmp_path, content):
+    (tmp_path / 'rejection.json').write_text(content)
+    with pytest.raises(InputError, match=r'rejection\.json'):
+        load_rejection(f'local-dir:{tmp_path}')
+    (tmp_path / 'p.safetensors').write_text(content)
+    with pytest.raises(InputError, match=r'p\.safetensors cannot be read'):
+        Predictions.load(tmp_path / 'p.safetensors')
+
+
+def test_a_model_that_held_nothing_out_is_told_how_to(tmp_path):
+    with pytest.raises(InputError, match='--hold-out'):
+        load_rejection(f'local-dir:{tmp_path}')
