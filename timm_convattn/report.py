@@ -12,6 +12,7 @@ from matplotlib.figure import Figure  # not pyplot: figures go to files, and a n
 
 from timm_convattn.data.crops import CropSet
 from timm_convattn.predictions import Predictions
+from timm_convattn.studies.tables import format_study
 
 __all__ = [
     'PAPER_TABLE_1',
@@ -162,14 +163,14 @@ def _number(value: float) -> str:
     return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
 
 
-BLOCKS = {'metrics': format_record, 'models': format_models, 'benchmark': format_benchmark}
+BLOCKS = {'metrics': format_record, 'models': format_models, 'benchmark': format_benchmark, 'study': format_study}
 
 
 def render_results(text: str, root: Path) -> str:
     """Fill the blocks of a Markdown text that show a results file, so that no number is typed by hand.
 
     A block stands between `<!-- KIND FILE -->` and `<!-- end KIND -->`, where KIND is `metrics` (a run),
-    `models` or `benchmark`.
+    `models`, `benchmark` or `study`.
 
     Args:
         text: The Markdown.

@@ -33,7 +33,8 @@ class Args:
     """Which studies, on what, and where."""
 
     studies: tyro.conf.Positional[tuple[str, ...]]
-    """Names of studies of the matrix; or report."""
+    """Names of studies of the matrix (table2 table3 fig10 imbalance selective stages), or of what is read off them or
+    off the crops (table1 table4 fig5 fig7 fig8 fig9); or report."""
     data: str | None = None
     """Folder of four_class crops (from build_dataset.py) or id of a data set on the Hub. None: the embedded thermal
     scenes."""
@@ -67,15 +68,11 @@ def main(args: Args) -> None:
         return
     path = Path(args.scale) if args.scale.endswith('.yaml') else SCRIPTS / 'studies' / f'{args.scale}.yaml'
     matrix = read_matrix(path)
-    runs: dict[str, Run] = {}
-    chosen = [
-        (study.name, classes)
-        for study in (matrix.study(name) for name in args.studies)
-        for classes in args.classes or study.classes
-    ]
-    for study, classes in chosen:
+    runs: dict[str, Run] = {}  # by their names: a run of two studies is one
+    chosen = [(name, classes) for name in args.studies for classes in args.classes or matrix.classes(name)]
+    for name, classes in chosen:
         data = open_study_data(args.data, classes, args.out / 'crops')
-        runs |= {run.name: run for run in matrix.all_runs(study, data)}
+        runs |= {run.name: run for run in matrix.all_runs(name, data)}
     note(args.out, path, chosen, args.data)
     tasks = [task_of(run, args.out / 'runs', SCRIPTS / 'finetune.py') for run in runs.values()]
     resources = Resources(args.jobs, args.gpus_per_run, args.cpus_per_run, args.budget)
@@ -86,6 +83,7 @@ def main(args: Args) -> None:
         failed += [str(log_path(folder))] if outcome.ended == 'failed' else []
     if failed:
         raise InputError(f'{len(failed)} runs failed; what they said is in {", ".join(failed)}.')
+    print(f'To show what was found: python train_scripts/reproduce.py report --out {args.out}')
 
 
 if __name__ == '__main__':

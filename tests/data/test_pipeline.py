@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as tvf
 from timm_convattn.data.pipeline import (
     Augment,
     AugmentAmounts,
+    BalancedSampler,
     CropImages,
     EpochSampler,
     Normalize,
@@ -160,3 +161,26 @@ def test_order_depends_on_seed_and_epoch_and_holds_every_index_once():
     assert list(other) != first
     sampler.set_epoch(1)
     assert list(sampler) != first
+
+
+def test_balanced_order_has_each_class_equally_often_and_repeats_under_other_indices():
+    labels = [0] * 70 + [1] * 20 + [3] * 10
+    sampler = BalancedSampler(labels, seed=3)
+    order = np.array(list(sampler))
+    assert len(order) == len(sampler) == 100
+    assert np.bincount(np.array(labels)[order % 100]).tolist() in ([33, 34, 0, 33], [33, 33, 0, 34], [34, 33, 0, 33])
+    assert len(set(order)) == 100  # a crop that comes up again is augmented in another way
+    rare = order[np.array(labels)[order % 100] == 3]
+    assert set(np.bincount(rare % 100)[90:]) <= {3, 4}  # all come up before one does again
+    assert set(rare // 100) == {0, 1, 2, 3}
+    assert list(sampler) == order.tolist()
+    sampler.set_epoch(1)
+    assert list(sampler) != order.tolist()
+
+
+def test_index_past_the_last_crop_begins_anew():
+    crops = crops_of((40, 20), (30, 30), (20, 50))
+    images = CropImages(crops, ResizeToPixels((24, 24)), in_chans=1)
+    pixels, label, index = images[7]
+    assert torch.equal(pixels, images[1][0])
+    assert (label, index) == (images[1][1], 7)

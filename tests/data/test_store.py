@@ -28,6 +28,10 @@ def test_pixels_are_those_of_decoding_and_resizing(crops, interpolation):
     store = open_store(crops, (24, 32), interpolation)
     plain = CropImages(crops, ResizeToPixels((24, 32), interpolation), in_chans=1)
     pixels, labels, indices = store.__getitems__([3, 0, 11])
+    again = store.__getitems__([15, 12, 23])  # indices past the last crop begin anew
+    assert torch.equal(again[0], pixels)
+    assert torch.equal(again[1], labels)
+    assert again[2].tolist() == [15, 12, 23]
     assert pixels.dtype == torch.uint8
     for row, index in enumerate([3, 0, 11]):
         expected, label, _ = plain[index]

@@ -16,7 +16,7 @@ from huggingface_hub.utils import close_session
 
 TINY_RUN = [
     *('--model', 'aresnet18_relmha', '--img-size', '32', '--in-chans', '1', '--batch-size', '8'),
-    *('--epochs', '1', '--threads', '1'),
+    *('--epochs', '1', '--threads', '1', '--hold-out', '0.3'),
 ]
 SERVER = Path(__file__).parent.parent / 'local_hub.py'
 

@@ -12,6 +12,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from timm_convattn.errors import InputError
 from timm_convattn.hub.publishing import publish, run_publication
+from timm_convattn.rejection import load_rejection
 
 
 def commits(hub, repo_id):
@@ -26,7 +27,8 @@ def test_script_publishes_a_run_in_one_private_commit_with_a_tag(hub, script, fi
     info = hub.api().model_info(repo_id, revision='v1.0')
     assert info.private is True
     assert {file.rfilename for file in info.siblings} == {
-        *('.gitattributes', 'README.md', 'config.json', 'confusion_matrix.png', 'model.safetensors', 'results.json')
+        *('.gitattributes', 'README.md', 'config.json', 'confusion_matrix.png', 'model.safetensors', 'results.json'),
+        'rejection.json',
     }
     assert len(commits(hub, repo_id)) == 1
     with pytest.raises(RepositoryNotFoundError):
@@ -151,3 +153,16 @@ def test_published_run_loads_with_equal_outputs_and_its_classes(hub, publication
     images = torch.randn(2, 1, 32, 32)
     assert torch.equal(model(images), here(images))
     assert model.pretrained_cfg['label_names'] == ['person', 'vehicle', 'bicycle', 'dog']
+
+
+def test_what_a_model_needs_to_reject_goes_with_it(hub, publication, finished_run):
+    made = publication()
+    publish(made)
+    fetched, ours = load_rejection(f'hf-hub:{made.repo_id}'), load_rejection(f'local-dir:{finished_run / "model"}')
+    assert fetched.confidence.tolist() == ours.confidence.tolist()
+    other = hub.repo_id()
+    hub.api().create_repo(other, private=True)
+    with pytest.raises(InputError, match=r'has no rejection\.json'):
+        load_rejection(f'hf-hub:{other}')
+    with pytest.raises(InputError, match='nobody/nothing'):
+        load_rejection('hf-hub:nobody/nothing')

@@ -10,16 +10,19 @@ import pytest
 import timm
 import torch
 import yaml
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 
 from timm_convattn.data.pipeline import Normalize
 from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
+from timm_convattn.predictions import Predictions
+from timm_convattn.rejection import load_rejection
 from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.networks import create_network
-from timm_convattn.training.run_folder import resume_config
+from timm_convattn.training.run_folder import lock_path, resume_config
 from timm_convattn.training.stop import Interrupted
 
 
@@ -289,3 +292,58 @@ class TestSources:
         crops.to_parquet(tmp_path / 'data' / 'train-00000-of-00001.parquet')
         with pytest.raises(InputError, match=message):
             open_crops(str(tmp_path), ('train',))
+
+
+def test_held_out_frames_are_not_trained_on_and_tell_when_to_reject(tiny_config, tiny_crops):
+    run = finetune(tiny_config('--hold-out', '0.25', '--epochs', '1'))
+    held_out, validation = (Predictions.load(run / f'{name}.safetensors') for name in ('held_out', 'validation'))
+    assert (len(held_out.labels), len(validation.labels)) == (7, 11)
+    results = json.loads((run / 'results.json').read_text())
+    assert sum(results['training']['crops'].values()) == 21
+    assert validation.hits.mean() == pytest.approx(results['metrics']['accuracy'])
+    assert validation.labels.tolist() == open_crops(str(tiny_crops), ('validation',))['validation']['label'][:]
+    rejection = load_rejection(f'local-dir:{run / "model"}')
+    assert rejection.hits.sum() == held_out.hits.sum()
+
+
+RARE = {
+    'balanced': ['--sampling', 'balanced'],
+    'focal': ['--loss', 'focal', '--label-smoothing', '0.1'],
+    'logit-adjusted': ['--loss', 'logit_adjusted', '--logit-adjustment', '0.5'],
+}
+
+
+@pytest.mark.parametrize('options', RARE.values(), ids=RARE)
+def test_options_for_rare_classes_train_and_never_choose_a_class_without_crops(tiny_config, options):
+    run = finetune(tiny_config('--epochs', '8', '--hflip', '0', '--rotation', '0', '--shear', '0', *options))
+    metrics = json.loads((run / 'results.json').read_text())['metrics']
+    assert metrics['macro_f1'] > 0.75
+    assert [row[3] for row in metrics['confusion_matrix']] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize('option', [['--hold-out', '0.1'], *list(RARE.values())[::2]])
+def test_a_stream_refuses_what_needs_all_labels_at_once(option):
+    with pytest.raises(InputError, match='needs all labels before the first step'):
+        parse_config(['--streaming', *option])
+
+
+def test_channels_last_trains_saves_and_resumes(tiny_config, tmp_path, monkeypatch):
+    options = ['--channels-last', '--ema', '--evaluate-every', '2']
+    whole = finetune(tiny_config(*options, output='whole'))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5)
+        with pytest.raises(Interrupted):
+            finetune(tiny_config(*options, output='parts'))
+    args = ['--resume', str(tmp_path / 'parts')]
+    parts = finetune(resume_config(parse_config(args), args))
+    ours, theirs = (load_file(run / 'model' / 'model.safetensors') for run in (parts, whole))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    log = [json.loads(line) for line in (whole / 'log.jsonl').read_text().splitlines()]
+    assert ['accuracy' in entry for entry in log] == [False, True]
+
+
+def test_a_folder_that_another_run_works_on_is_left_alone(tiny_config, tmp_path):
+    with FileLock(lock_path(tmp_path / 'run')), pytest.raises(InputError, match='Another run works on'):
+        finetune(tiny_config())
+    assert not (tmp_path / 'run').exists()
+    finetune(tiny_config('--epochs', '1'))

@@ -37,7 +37,7 @@ from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.statistics import SCORES, Score
 from timm_convattn.training.config import Config, flat, options_as_args
 
-__all__ = ['Matrix', 'Row', 'Run', 'Study', 'read_matrix']
+__all__ = ['PARTS', 'Matrix', 'Row', 'Run', 'Study', 'read_matrix']
 
 # what a matrix does not say: where crops and runs lie, and what the weights do not depend on
 RESERVED = {'data', 'data_config', 'output', 'seed', 'resume', 'config', 'threads', 'push_to_hub'}
@@ -67,6 +67,18 @@ class Row:
     """The row that it is compared with."""
     paper: str | None = None
     """The row of the paper's table that it stands for."""
+
+
+# Tables and figures that are read off the runs of another study, or off the crops alone: of which study, on which
+# classes, and which of its rows, by what they stand for in the paper (all of them if None).
+PARTS: dict[str, tuple[str | None, Classes, tuple[str, ...] | None]] = {
+    'table1': (None, 'four_class', ()),
+    'fig5': (None, 'four_class', ()),
+    'table4': ('table2', 'two_class', ('AResNet50', 'AVGG16')),
+    'fig7': ('table2', 'four_class', ('AResNet50',)),
+    'fig8': ('table2', 'four_class', ('AResNet50',)),
+    'fig9': ('table2', 'four_class', ('AResNet50',)),
+}
 
 
 @dataclass(frozen=True)
@@ -108,8 +120,13 @@ class Matrix:
             InputError: If there is none of this name.
         """
         if name not in self.studies:
-            raise InputError(f'The matrix {self.scale} has no study {name!r}, but {", ".join(self.studies)}.')
+            known = ', '.join([*self.studies, *PARTS])
+            raise InputError(f'The matrix {self.scale} has no study {name!r}, but {known}.')
         return self.studies[name]
+
+    def classes(self, name: str) -> tuple[Classes, ...]:
+        """Give the sets of classes that a study, or a part of one, is made on."""
+        return (PARTS[name][1],) if name in PARTS else self.study(name).classes
 
     def runs(self, study: str, row: str, data: StudyData) -> list[Run]:
         """Give the runs of a row, one a seed."""
@@ -120,9 +137,13 @@ class Matrix:
             options['epochs'] = max(1, round(crops_seen / data.num_train))
         return [Run(data, seed, options) for seed in chosen.seeds]
 
-    def all_runs(self, study: str, data: StudyData) -> Iterator[Run]:
-        """Give the runs of a study, a whole seed of all rows before the next seed."""
-        rows = [self.runs(study, row, data) for row in self.study(study).rows]
+    def all_runs(self, name: str, data: StudyData) -> Iterator[Run]:
+        """Give the runs of a study, or of a part of one, a whole seed of all rows before the next seed."""
+        study, _, papers = PARTS.get(name, (name, None, None))
+        if study is None:
+            return
+        chosen = self.study(study).rows
+        rows = [self.runs(study, row, data) for row, told in chosen.items() if papers is None or told.paper in papers]
         for of_one_seed in zip(*rows, strict=True):
             yield from of_one_seed
 

@@ -9,7 +9,7 @@ from timm_convattn.files import write_json
 from timm_convattn.studies.data import StudyData, open_study_data
 from timm_convattn.studies.gathering import Findings, gather
 from timm_convattn.studies.history import read_history
-from timm_convattn.studies.matrix import Matrix, read_matrix
+from timm_convattn.studies.matrix import PARTS, Matrix, read_matrix
 from timm_convattn.studies.page import Chapter, Report, write_html, write_markdown
 from timm_convattn.studies.records import study_record
 from timm_convattn.studies.sections import Section, data_sections, study_sections
@@ -38,18 +38,23 @@ def write_report(out: Path, results: Path | None = None) -> list[Path]:
     made: dict[str, tuple[StudyData, list[tuple[Matrix, str]]]] = {}
     for source, classes in dict.fromkeys((entry.source, entry.classes) for entry in entries):
         data = open_study_data(source, classes, out / 'crops')
-        of_data = {(e.matrix, e.study) for e in entries if (e.source, e.classes) == (source, classes)}
+        of_data = {
+            (e.matrix, PARTS[e.study][0] if e.study in PARTS else e.study)
+            for e in entries
+            if (e.source, e.classes) == (source, classes)
+        }
         studies = [(m, name) for path, m in matrices.items() for name in m.studies if (path, name) in of_data]
         _, known = made.setdefault(data.sha256, (data, []))
         known += [study for study in studies if study not in known]
+    of_crops_alone = any(PARTS.get(entry.study, ('',))[0] is None for entry in entries)
     found = {key: (data, _gather_all(data, studies, out)) for key, (data, studies) in made.items()}
-    if not any(findings for _, findings in found.values()):
+    if not of_crops_alone and not any(findings for _, findings in found.values()):
         raise InputError(f'No run in {out} is finished yet. Go on with: {entries[-1].command}')
     report = Report(
         scales={matrix.scale: matrix.about for matrix in matrices.values()},
         commands=list(dict.fromkeys(entry.command for entry in entries)),
         environment=_environment([findings for _, all_of in found.values() for _, findings in all_of]),
-        chapters=[Chapter(data, _sections(data, all_of)) for data, all_of in found.values() if all_of],
+        chapters=[Chapter(data, _sections(data, all_of)) for data, all_of in found.values()],
     )
     written = [out / 'report.html', out / 'report.md']
     write_html(report, written[0])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ['Table', 'class_table', 'markdown_table', 'selection_table', 'study_table', 'verdict']
+__all__ = ['Table', 'class_table', 'format_study', 'markdown_table', 'selection_table', 'study_table', 'verdict']
 
 SCORES = {'accuracy': 'accuracy', 'macro_f1': 'macro F1'}
 
@@ -27,13 +27,18 @@ def markdown_table(table: Table) -> str:
     return '\n\n'.join([text, *table.notes])
 
 
+def format_study(record: dict[str, Any]) -> str:
+    """Show a study in Markdown: what was found, and the table."""
+    return '\n\n'.join(['\n'.join(f'- {said}' for said in verdict(record)), markdown_table(study_table(record))])
+
+
 def study_table(record: dict[str, Any]) -> Table:
     """Show a study: each row's score over seeds, the paper's beside it, and the difference to the row it extends."""
     score = record['score']
     other = 'macro_f1' if score == 'accuracy' else 'accuracy'
     with_paper = any(row['paper'] for row in record['rows'])
     header = ['', 'seeds', SCORES[score], *(["the paper's"] if with_paper else []), SCORES[other]]
-    header += ['difference', '95% over seeds', '95% over seeds and frames', 'p', 'least visible']
+    header += ['difference', '95% (seeds)', '95% (seeds, frames)', 'p', 'least visible']
     rows = []
     for row in record['rows']:
         cells = [row['row'], str(len(row['runs'])), _percent(row[score])]
