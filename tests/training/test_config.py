@@ -33,7 +33,7 @@ def test_command_line_wins_over_recipe_and_recipe_over_defaults(tmp_path):
     [
         ('resnet50', 'aresnet50', []),
         ('aaresnet50', 'aresnet50', []),
-        ('vgg16', 'avgg16', []),
+        ('vgg16_gap', 'avgg16', []),
         ('aavgg16', 'avgg16', []),
         ('vit_base_patch16_224', 'aresnet50', ['--model-args', 'patch_size=12']),
     ],
