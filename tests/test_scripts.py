@@ -69,22 +69,10 @@ def test_validate_refuses_crops_of_other_classes(root, short_run, flir_writer, t
 
 
 def test_validate_rejects_what_the_held_out_frames_say_and_shows_it(root, tiny_crops, tmp_path):
-    options = [
-        '--data',
-        tiny_crops,
-        '--img-size',
-        32,
-        '--in-chans',
-        1,
-        '--batch-size',
-        8,
-        '--epochs',
-        1,
-        '--threads',
-        1,
-    ]
+    options = ['--img-size', 32, '--in-chans', 1, '--batch-size', 8, '--epochs', 4, '--threads', 1, '--hold-out', 0.5]
     run_folder = tmp_path / 'run'
-    made = run(root, sys.executable, 'train_scripts/finetune.py', *options, '--hold-out', 0.5, '--output', run_folder)
+    command = [sys.executable, 'train_scripts/finetune.py', '--data', tiny_crops, '--output', run_folder]
+    made = run(root, *command, *options)
     assert made.returncode == 0, made.stderr
     model = f'local-dir:{run_folder / "model"}'
     command = [sys.executable, 'train_scripts/validate.py', '--model', model, '--data', tiny_crops, '--threads', 1]
@@ -94,6 +82,7 @@ def test_validate_rejects_what_the_held_out_frames_say_and_shows_it(root, tiny_c
     rejection = json.loads(out.read_text())['rejection']
     assert rejection['wanted_error_rate'] == 0.99
     assert f'{rejection["num_answered"]} crops, coverage {rejection["coverage"]:.4f}' in said.stdout
+    assert sheet.exists() == (rejection['coverage'] < 1)
     refused = run(root, *command, '--reject-at', 0.0001)
     assert refused.returncode == 1
     assert refused.stderr.count('\n') == 1

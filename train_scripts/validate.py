@@ -80,7 +80,10 @@ def main(args: Args) -> None:
         print(format_rejection(record['rejection']))
         if args.rejected is not None:
             rows = rejected_crops(predictions, sureness, threshold, COLUMNS)
-            draw_predicted(crops, predictions, sureness, rows, COLUMNS).savefig(args.rejected, dpi=120)
+            if rows:
+                draw_predicted(crops, predictions, sureness, rows, COLUMNS).savefig(args.rejected, dpi=120)
+            else:
+                print(f'nothing is rejected, so {args.rejected} is not drawn')
     if args.out is not None:
         write_json(args.out, record)
     if args.confusion_matrix is not None:
