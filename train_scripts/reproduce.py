@@ -51,7 +51,7 @@ class Args:
     jobs: int = 1
     """Runs at a time on this machine, which share its cores."""
     gpus_per_run: int | None = None
-    """GPUs of each run. None: one, where there are any."""
+    """GPUs of each run, which share its batches. None: one, where there are any."""
     cpus_per_run: int | None = None
     """Threads of each run on a CPU. None: the cores shared out, or one on a Ray cluster."""
     engine: Literal['local', 'ray'] = 'local'
@@ -74,13 +74,13 @@ def main(args: Args) -> None:
         data = open_study_data(args.data, classes, args.out / 'crops')
         runs |= {run.name: run for run in matrix.all_runs(name, data)}
     note(args.out, path, chosen, args.data)
-    tasks = [task_of(run, args.out / 'runs', SCRIPTS / 'finetune.py') for run in runs.values()]
+    processes = max(args.gpus_per_run or 1, 1)
+    tasks = [task_of(run, args.out / 'runs', SCRIPTS / 'finetune.py', processes) for run in runs.values()]
     resources = Resources(args.jobs, args.gpus_per_run, args.cpus_per_run, args.budget)
     failed = []
     for outcome in execute_all(tasks, resources, args.engine, args.address):
-        folder = Path(outcome.task.folder)
-        tqdm.write(f'{outcome.ended}: {folder.name}, {outcome.seconds:.0f} s')
-        failed += [str(log_path(folder))] if outcome.ended == 'failed' else []
+        tqdm.write(f'{outcome.ended}: {outcome.task.folder.name}, {outcome.seconds:.0f} s')
+        failed += [str(log_path(outcome.task.folder))] if outcome.ended == 'failed' else []
     if failed:
         raise InputError(f'{len(failed)} runs failed; what they said is in {", ".join(failed)}.')
     print(f'To show what was found: python train_scripts/reproduce.py report --out {args.out}')

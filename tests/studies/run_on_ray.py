@@ -26,7 +26,7 @@ from timm_convattn.studies.scheduling import Resources, execute_all  # noqa: E40
 script, out, *args = sys.argv[1:]
 cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 0, 'include_dashboard': False})
 nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-tasks = [Task(str(Path(out) / f'run{seed}'), (*args, '--seed', str(seed)), script) for seed in range(3)]
+tasks = [Task(f'run{seed}', (*args, '--seed', str(seed)), script, place=out) for seed in range(3)]
 
 
 def kill_a_node_that_works() -> None:
@@ -45,7 +45,7 @@ killer = threading.Thread(target=kill_a_node_that_works, daemon=True)
 killer.start()
 try:
     for outcome in execute_all(tasks, Resources(gpus_per_run=0), engine='ray', address=cluster.address):
-        print(outcome.ended, Path(outcome.task.folder).name, flush=True)
+        print(outcome.ended, outcome.task.name, flush=True)
 finally:
     cluster.shutdown()
     shutil.rmtree(folder, ignore_errors=True)

@@ -78,6 +78,19 @@ def test_command_line_of_a_run_says_what_its_row_says(write, data, tiny_crops):
     given = flat(parse_config(run.args()))
     assert given['data'] == str(tiny_crops)
     assert (given['model'], given['lr'], given['seed'], given['epochs']) == ('aresnet18_relmha', 0.01, 1, 1)
+    assert flat(parse_config(run.args(processes=4)))['batch_size'] == 8  # of 32, which stay 32 together
+    with pytest.raises(InputError, match='3 processes cannot share batches of 32'):
+        run.args(processes=3)
+
+
+def test_a_figure_is_read_off_the_runs_of_its_row_and_its_classes(write, data):
+    content = copy.deepcopy(MATRIX)
+    content['studies']['table2']['rows']['ours']['paper'] = 'AResNet50'
+    matrix = read_matrix(write(content))
+    for figure in ('fig7', 'fig8', 'fig9'):
+        assert [run.options['model'] for run in matrix.all_runs(figure, data)] == ['aresnet18_relmha'] * 2
+    assert list(matrix.all_runs('table1', data)) == []
+    assert matrix.classes('table4') == ('two_class',)
 
 
 def test_equal_budgets_become_epochs(write, data):

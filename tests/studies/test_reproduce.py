@@ -82,6 +82,9 @@ def test_report_needs_nothing_from_outside(copied):
 
 
 def test_damaged_foreign_and_missing_runs_are_named_and_left_out(copied, matrix_file, tiny_crops):
+    with (copied / 'history.jsonl').open('a') as history:  # a study that was begun, of which nothing is finished
+        entry = json.loads((copied / 'history.jsonl').read_text().splitlines()[0])
+        history.write(json.dumps({**entry, 'study': 'later'}) + '\n')
     runs = sorted(copied.glob('runs/a*/results.json'))
     runs[0].write_text('{"metrics": ')
     record = json.loads(runs[1].read_text())
@@ -94,6 +97,7 @@ def test_damaged_foreign_and_missing_runs_are_named_and_left_out(copied, matrix_
     assert f'{runs[1]} was measured on other crops (ffffffffffff)' in page
     assert '1 runs of this study are not finished' in page
     assert 'No finished run yet: AResNet18' in page
+    assert 'No run of this study is finished yet, 2 are to be made.' in page
     shutil.copy(sorted(copied.glob('runs/a*/validation.safetensors'))[0], plain[1].parent / 'validation.safetensors')
     data = open_study_data(str(tiny_crops), 'four_class', copied / 'crops')
     assert gather(read_matrix(matrix_file), 'table2', data, copied / 'runs').rows['AResNet18'] == []
@@ -140,6 +144,15 @@ def test_interrupted_study_goes_on_and_ends_as_if_it_had_not_been(root, studied,
     for run in runs:
         ours, theirs = (json.loads((out / 'runs' / run / 'results.json').read_text()) for out in (copied, studied))
         assert ours['metrics'] == theirs['metrics']
+
+
+def test_what_is_read_off_the_crops_alone_needs_no_run(root, matrix_file, tiny_crops, tmp_path):
+    args = ('table1', 'fig5', '--scale', matrix_file, '--data', tiny_crops, '--out', tmp_path / 'studies')
+    assert reproduce(root, *args).returncode == 0
+    text = write_report(tmp_path / 'studies')[1].read_text()
+    assert '| train | 10 | 9 | 9 | 0 | 28 |' in text
+    assert "| the paper's train | 22,372 | 41,260 | 3,986 | 226 | 67,844 |" in text
+    assert 'fig5_0.png' in text
 
 
 def test_no_run_is_begun_when_the_time_is_up(root, matrix_file, tiny_crops, tmp_path):

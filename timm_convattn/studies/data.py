@@ -46,6 +46,11 @@ class StudyData:
         """Crops to train on."""
         return sum(self.counts['train'].values())
 
+    @property
+    def title(self) -> str:
+        """Name the crops for people."""
+        return f'{self.name} ({self.origin}), {self.classes}'
+
     def open(self) -> datasets.DatasetDict:
         """Open the splits train and validation."""
         return open_crops(self.source, SPLITS, self.configuration)

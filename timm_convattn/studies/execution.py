@@ -23,27 +23,39 @@ __all__ = ['Task', 'read_results', 'task_of']
 class Task:
     """A run as plain data, so that it can be sent to another machine that sees the same files."""
 
-    folder: str
+    name: str
+    """Folder of the run, as finetune.py is told."""
     args: tuple[str, ...]
     script: str
     """finetune.py"""
+    place: str
+    """Where relative paths start."""
+    processes: int = 1
 
-    def command(self, processes: int, cpu: bool) -> list[str]:
+    @property
+    def folder(self) -> Path:
+        """Give the folder of the run."""
+        return Path(self.place) / self.name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run ended well."""
+        return (self.folder / 'results.json').is_file()
+
+    def command(self, cpu: bool) -> list[str]:
         """Give the command line that starts the run, or goes on with it.
 
         Args:
-            processes: Of the run: one a GPU, or one.
             cpu: Whether to leave GPUs alone.
         """
         launch = [sys.executable, '-m', 'accelerate.commands.launch', '--num_machines', '1', '--dynamo_backend', 'no']
-        launch += ['--num_processes', str(processes), '--mixed_precision', 'no', *(['--cpu'] if cpu else [])]
-        begun = (Path(self.folder) / 'config.yaml').is_file()
-        given = ['--resume', self.folder] if begun else [*self.args, '--output', self.folder]
+        launch += ['--num_processes', str(self.processes), '--mixed_precision', 'no', *(['--cpu'] if cpu else [])]
+        begun = (self.folder / 'config.yaml').is_file()
+        given = ['--resume', self.name] if begun else [*self.args, '--output', self.name]
         return [*launch, self.script, *given]
 
     def execute(
         self,
-        processes: int = 1,
         threads: int | None = None,
         gpus: Sequence[str] | None = None,
         stop: Callable[[], bool] = lambda: False,
@@ -53,24 +65,24 @@ class Task:
         What the run prints goes to `FOLDER.log`.
 
         Args:
-            processes: Of the run.
             threads: On a CPU. None: what finetune.py takes by itself.
             gpus: The GPUs to use, as CUDA names them. None: all there are; none of them: the CPU.
             stop: Asked every second whether to stop the run, which writes a checkpoint then.
         """
-        folder = Path(self.folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock_path(folder)):  # a process of the same run that was given up may still be ending
-            if (folder / 'results.json').is_file():
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock_path(self.folder)):  # a process of the same run that was given up may still be ending
+            if self.is_finished:
                 return 0
         environment = dict(os.environ)
         if gpus is not None:
             environment['CUDA_VISIBLE_DEVICES'] = ','.join(gpus)
         command = [sys.executable, supervise.__file__]  # the file alone imports nothing
-        command += self.command(processes, cpu=gpus is not None and not gpus)
+        command += self.command(cpu=gpus is not None and not gpus)
         command += [] if threads is None else ['--threads', str(threads)]
-        with log_path(folder).open('ab') as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+        with log_path(self.folder).open('ab') as log:
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=self.place
+            )
             while True:
                 try:
                     return process.wait(timeout=1)
@@ -80,15 +92,20 @@ class Task:
                         return process.wait()
 
 
-def task_of(run: Run, folder: Path, script: Path) -> Task:
-    """Give the task that makes a run.
+def task_of(run: Run, folder: Path, script: Path, processes: int = 1) -> Task:
+    """Give the task that makes a run, from where this process is.
 
     Args:
         run: The run.
         folder: The folder of all runs.
         script: finetune.py
+        processes: That share the batches of the run.
+
+    Raises:
+        InputError: If they cannot share them equally.
     """
-    return Task(str(folder / run.name), tuple(run.args()), str(script.resolve()))
+    args = tuple(run.args(processes))
+    return Task(str(folder / run.name), args, str(script.resolve()), str(Path.cwd()), processes)
 
 
 def log_path(folder: Path) -> Path:

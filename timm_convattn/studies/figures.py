@@ -90,7 +90,7 @@ def draw_scores(record: dict[str, Any]) -> Figure:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis='x', color='#e5e7eb')
         axes.set_axisbelow(True)
-        axes.xaxis.set_major_formatter(lambda value, _: f'{value:.0%}' if value * 100 % 1 == 0 else f'{value:.1%}')
+        axes.xaxis.set_major_formatter(lambda value, _: f'{100 * value:g}%')
         axes.set_xlabel(SCORES[score] + (', diamonds: the paper on FLIR' if any(row['paper'] for row in rows) else ''))
     return figure
 

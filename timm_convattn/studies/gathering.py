@@ -44,6 +44,11 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     """Runs that cannot be used, and why."""
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether any run is finished."""
+        return any(self.rows.values())
+
     def scores(self, row: str, score: str | None = None) -> list[float]:
         """Give the study's score of each finished run of a row."""
         return [run.record['metrics'][score or self.study.score] for run in self.rows[row]]

@@ -35,7 +35,7 @@ from timm_convattn.data.crops import CLASSES, Classes
 from timm_convattn.errors import InputError
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.statistics import SCORES, Score
-from timm_convattn.training.config import Config, flat, options_as_args
+from timm_convattn.training.config import Config, TrainConfig, flat, options_as_args
 
 __all__ = ['PARTS', 'Matrix', 'Row', 'Run', 'Study', 'read_matrix']
 
@@ -97,11 +97,21 @@ class Run:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         return f'{self.options["model"]}-s{self.seed}-{digest[:12]}'
 
-    def args(self) -> list[str]:
-        """Give the command line of finetune.py that makes the run, but for its folder."""
+    def args(self, processes: int = 1) -> list[str]:
+        """Give the command line of finetune.py that makes the run, but for its folder.
+
+        Args:
+            processes: That share its batches, which stay as large as they are with one.
+
+        Raises:
+            InputError: If they cannot share them equally.
+        """
+        batch_size = self.options.get('batch_size', TrainConfig.batch_size)
+        if batch_size % processes:
+            raise InputError(f'{processes} processes cannot share batches of {batch_size} crops equally.')
         where = {'data': self.data.source, 'data_config': self.data.configuration, 'seed': self.seed}
-        given = {**self.options, **{key: value for key, value in where.items() if value is not None}}
-        return options_as_args(given)
+        where |= {'batch_size': batch_size // processes} if processes > 1 else {}
+        return options_as_args({**self.options, **{key: value for key, value in where.items() if value is not None}})
 
 
 @dataclass(frozen=True)

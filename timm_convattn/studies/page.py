@@ -52,7 +52,7 @@ def write_markdown(report: Report, path: Path) -> None:
     lines += ['```bash\n' + '\n'.join(report.commands) + '\n```', *_environment_lines(report.environment)]
     folder = path.with_name(f'{path.stem}_pictures')
     for number, chapter in enumerate(report.chapters, start=1):
-        lines.append(f'## {chapter.data.origin}, {chapter.data.classes}')
+        lines.append(f'## {chapter.data.title}')
         for section in chapter.sections:
             lines += [f'### {section.title}', *([section.text] if section.text else [])]
             lines += ['\n'.join(f'- {statement}' for statement in section.statements)] if section.statements else []

@@ -26,6 +26,7 @@ def study_record(findings: Findings, scale: str) -> dict[str, Any]:
         'scale': scale,
         'score': study.score,
         'data': {
+            'name': data.name,
             'origin': data.origin,
             'classes': data.classes,
             'class_names': list(data.class_names),

@@ -1,6 +1,6 @@
 """From the runs in a folder to the report and the results files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from timm_convattn.errors import InputError
 from timm_convattn.files import write_json
 from timm_convattn.studies.data import StudyData, open_study_data
 from timm_convattn.studies.gathering import Findings, gather
-from timm_convattn.studies.history import read_history
+from timm_convattn.studies.history import Entry, read_history
 from timm_convattn.studies.matrix import PARTS, Matrix, read_matrix
 from timm_convattn.studies.page import Chapter, Report, write_html, write_markdown
 from timm_convattn.studies.records import study_record
@@ -34,47 +34,44 @@ def write_report(out: Path, results: Path | None = None) -> list[Path]:
     if not entries:
         raise InputError(f'No study was made in {out} yet. Make one: python train_scripts/reproduce.py table2')
     matrices = {entry.matrix: read_matrix(Path(entry.matrix)) for entry in entries}
-    # of each data set its studies, in the order of the matrix
-    made: dict[str, tuple[StudyData, list[tuple[Matrix, str]]]] = {}
-    for source, classes in dict.fromkeys((entry.source, entry.classes) for entry in entries):
-        data = open_study_data(source, classes, out / 'crops')
-        of_data = {
-            (e.matrix, PARTS[e.study][0] if e.study in PARTS else e.study)
-            for e in entries
-            if (e.source, e.classes) == (source, classes)
-        }
-        studies = [(m, name) for path, m in matrices.items() for name in m.studies if (path, name) in of_data]
-        _, known = made.setdefault(data.sha256, (data, []))
-        known += [study for study in studies if study not in known]
+    found = [
+        (data, [(matrix, gather(matrix, name, data, out / 'runs')) for matrix, name in studies])
+        for data, studies in _studies_by_data(entries, matrices, out)
+    ]
     of_crops_alone = any(PARTS.get(entry.study, ('',))[0] is None for entry in entries)
-    found = {key: (data, _gather_all(data, studies, out)) for key, (data, studies) in made.items()}
-    if not of_crops_alone and not any(findings for _, findings in found.values()):
+    if not of_crops_alone and not any(findings.is_begun for _, all_of in found for _, findings in all_of):
         raise InputError(f'No run in {out} is finished yet. Go on with: {entries[-1].command}')
     report = Report(
         scales={matrix.scale: matrix.about for matrix in matrices.values()},
         commands=list(dict.fromkeys(entry.command for entry in entries)),
-        environment=_environment([findings for _, all_of in found.values() for _, findings in all_of]),
-        chapters=[Chapter(data, _sections(data, all_of)) for data, all_of in found.values()],
+        environment=_environment([findings for _, all_of in found for _, findings in all_of]),
+        chapters=[Chapter(data, _sections(data, all_of)) for data, all_of in found],
     )
     written = [out / 'report.html', out / 'report.md']
     write_html(report, written[0])
     write_markdown(report, written[1])
-    for data, all_of in found.values():
-        for matrix, findings in all_of if results is not None else []:
-            path = Path(results or '') / f'{findings.study.name}_{data.name}.json'
-            write_json(path, study_record(findings, matrix.scale))
-            written.append(path)
+    for data, all_of in found:
+        for matrix, findings in all_of:
+            if results is not None and findings.is_begun:
+                written.append(results / f'{findings.study.name}_{data.name}.json')
+                write_json(written[-1], study_record(findings, matrix.scale))
     return written
 
 
-def _gather_all(data: StudyData, studies: Sequence[tuple[Matrix, str]], out: Path) -> list[tuple[Matrix, Findings]]:
-    """Gather the studies that have a finished run."""
-    found = []
-    for matrix, name in studies:
-        findings = gather(matrix, name, data, out / 'runs')
-        if any(findings.rows.values()) or findings.problems:
-            found.append((matrix, findings))
-    return found
+def _studies_by_data(
+    entries: Sequence[Entry], matrices: Mapping[str, Matrix], out: Path
+) -> list[tuple[StudyData, list[tuple[Matrix, str]]]]:
+    """List what was studied on each data set, the studies in the order of their matrix."""
+    made: dict[str, tuple[StudyData, list[tuple[Matrix, str]]]] = {}
+    for source, classes in dict.fromkeys((entry.source, entry.classes) for entry in entries):
+        data = open_study_data(source, classes, out / 'crops')
+        here = [entry for entry in entries if (entry.source, entry.classes) == (source, classes)]
+        begun = {(entry.matrix, PARTS[entry.study][0] if entry.study in PARTS else entry.study) for entry in here}
+        _, studies = made.setdefault(data.sha256, (data, []))  # the same crops can lie in two places
+        for path, matrix in matrices.items():
+            named = [(matrix, name) for name in matrix.studies if (path, name) in begun]
+            studies += [study for study in named if study not in studies]
+    return list(made.values())
 
 
 def _sections(data: StudyData, all_of: Sequence[tuple[Matrix, Findings]]) -> list[Section]:

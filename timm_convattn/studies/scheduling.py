@@ -4,10 +4,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,6 +17,8 @@ from timm_convattn.studies.execution import Task
 
 __all__ = ['Outcome', 'Resources', 'execute_all']
 
+Ended = Literal['finished', 'failed', 'stopped']
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -26,7 +27,7 @@ class Resources:
     jobs: int = 1
     """Runs at a time, on this machine."""
     gpus_per_run: int | None = None
-    """GPUs of each run. None: one, where there are any."""
+    """GPUs of each run, a process each. None: one, where there are any."""
     cpus_per_run: int | None = None
     """Threads of each run on a CPU, and processors that it takes on a Ray cluster. None: the cores shared out."""
     minutes: float | None = None
@@ -38,7 +39,7 @@ class Outcome:
     """How a task ended."""
 
     task: Task
-    ended: Literal['finished', 'failed', 'stopped']
+    ended: Ended
     seconds: float
 
 
@@ -82,7 +83,7 @@ def _on_this_machine(tasks: Sequence[Task], resources: Resources, deadline: floa
 
         place = places.get()
         try:
-            return _outcome(task, stop, processes=max(wanted, 1), threads=None if wanted else threads, gpus=place)
+            return _outcome(task, stop, threads=None if wanted else threads, gpus=place)
         finally:
             places.put(place)
 
@@ -112,7 +113,7 @@ def _on_ray(
         def execute(task: Task) -> Outcome:
             gpus: list[str] | None = None if wanted else []  # Ray chooses them
             threads = None if wanted else processors
-            return _outcome(task, lambda: _is_past(deadline), processes=max(wanted, 1), threads=threads, gpus=gpus)
+            return _outcome(task, lambda: _is_past(deadline), threads=threads, gpus=gpus)
 
         waiting = [execute.remote(task) for task in tasks]
         try:
@@ -124,15 +125,11 @@ def _on_ray(
                 ray.cancel(reference, force=True)
 
 
-def _outcome(task: Task, stop: Any, **where: Any) -> Outcome:
+def _outcome(task: Task, stop: Callable[[], bool], **where: Any) -> Outcome:
     started = time.monotonic()
-    finished = (Path(task.folder) / 'results.json').is_file
-    status = 0 if finished() else None if stop() else task.execute(stop=stop, **where)
-    ended: Literal['finished', 'failed', 'stopped'] = 'failed'
-    if finished():
-        ended = 'finished'
-    elif status is None or stop():
-        ended = 'stopped'
+    if not task.is_finished and not stop():
+        task.execute(stop=stop, **where)
+    ended: Ended = 'finished' if task.is_finished else 'stopped' if stop() else 'failed'
     return Outcome(task, ended, time.monotonic() - started)
 
 

@@ -65,6 +65,10 @@ def data_sections(data: StudyData) -> Iterator[Section]:
 
 def study_sections(findings: Findings, scale: str) -> Iterator[Section]:
     """Show what a study found on a data set."""
+    if not findings.is_begun:
+        said = [f'No run of this study is finished yet, {findings.unfinished} are to be made.', *findings.problems]
+        yield Section(findings.study.name, findings.study.title, statements=said)
+        return
     record, name = study_record(findings, scale), findings.study.name
     blocks: list[Table | Picture] = [
         as_picture(draw_scores(record), f'{record["title"]}: every dot is a run, bars are means.')

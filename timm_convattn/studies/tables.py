@@ -127,7 +127,7 @@ def _notes(record: dict[str, Any]) -> list[str]:
     data = record['data']
     counted = {split: sum(counts.values()) for split, counts in data['counts'].items()}
     notes = [
-        f'Data: {data["origin"]}, {data["classes"]}, {counted["train"]:,} crops to train on and '
+        f'Data: {data["name"]} ({data["origin"]}), {data["classes"]}, {counted["train"]:,} crops to train on and '
         f'{counted["validation"]:,} to evaluate on. Scale: {record["scale"]}. Differences in points.'
     ]
     if record['unfinished']:
