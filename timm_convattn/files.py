@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written beside, then renamed."""
+"""Files and folders that appear whole or not at all: written beside, then renamed; and files that people write."""
 
 import json
 import shutil
@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from timm_convattn.errors import InputError
 
-__all__ = ['fresh_folder', 'write_bytes', 'write_json', 'write_text']
+__all__ = ['fresh_folder', 'read_yaml', 'write_bytes', 'write_json', 'write_text']
 
 
 @contextmanager
@@ -33,6 +35,28 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def read_yaml(path: Path, wanted: str, hint: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        path: The file.
+        wanted: What it should hold, for the message.
+        hint: Where such files are.
+
+    Raises:
+        InputError: If it is missing, or holds something else.
+    """
+    if not path.is_file():
+        raise InputError(f'There is no file {path}, wanted {wanted}. {hint}')
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f'{path} is no YAML file: {error}') from error
+    if not isinstance(content, dict):
+        raise InputError(f'{path} holds a {type(content).__name__}, wanted {wanted}.')
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -162,7 +162,7 @@ def test_what_cannot_be_run_is_refused(write, content, message):
 def test_unknown_study_and_missing_file_are_named(write, tmp_path):
     with pytest.raises(InputError, match=r"no study 'table9', but table2, other, grid"):
         read_matrix(write()).study('table9')
-    with pytest.raises(InputError, match='no matrix'):
+    with pytest.raises(InputError, match=r'There is no file .*none\.yaml, wanted a matrix of runs'):
         read_matrix(tmp_path / 'none.yaml')
 
 

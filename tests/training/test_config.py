@@ -115,7 +115,7 @@ def test_recipe_that_cannot_be_used_is_refused(tmp_path, text, message):
 
 
 def test_missing_recipe_is_refused(tmp_path):
-    with pytest.raises(InputError, match='There is no recipe'):
+    with pytest.raises(InputError, match='There is no file'):
         parse_config(['--config', str(tmp_path / 'nowhere.yaml')])
 
 

@@ -29,10 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from timm_convattn.data.crops import CLASSES, Classes
 from timm_convattn.errors import InputError
+from timm_convattn.files import read_yaml
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.statistics import SCORES, Score
 from timm_convattn.training.config import Config, TrainConfig, flat, options_as_args
@@ -164,13 +163,8 @@ def read_matrix(path: Path) -> Matrix:
     Raises:
         InputError: If it is none: no YAML, a study without rows, an option that finetune.py does not have.
     """
-    if not path.is_file():
-        raise InputError(f'There is no matrix {path}. Those of the paper are in train_scripts/studies.')
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f'{path} is no YAML file: {error}') from error
-    if not isinstance(content, dict) or not isinstance(content.get('studies'), dict) or not content['studies']:
+    content = read_yaml(path, 'a matrix of runs', 'Those of the paper are in train_scripts/studies.')
+    if not isinstance(content.get('studies'), dict) or not content['studies']:
         raise InputError(f'{path} is no matrix of runs: it needs "studies", a mapping of names to rows.')
     common = content.get('options') or {}
     studies = {}

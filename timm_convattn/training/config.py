@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-import yaml
 
 from timm_convattn.data.pipeline import AugmentAmounts
 from timm_convattn.errors import InputError
+from timm_convattn.files import read_yaml
 
 __all__ = [
     'Config',
@@ -244,14 +244,7 @@ def read_recipe(path: Path) -> list[str]:
     Raises:
         InputError: If the file is missing or no mapping, a key is unknown, or a value is not of its option's type.
     """
-    if not path.is_file():
-        raise InputError(f'There is no recipe {path}. The recipes are in train_scripts/recipes.')
-    try:
-        recipe = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f'{path} is no YAML file: {error}') from error
-    if not isinstance(recipe, dict):
-        raise InputError(f'{path} holds a {type(recipe).__name__}, wanted a mapping of options, such as "epochs: 10".')
+    recipe = read_yaml(path, 'a mapping of options, such as "epochs: 10"', 'The recipes are in train_scripts/recipes.')
     known = flat(Config())
     args: list[str] = []
     for key, value in recipe.items():
