@@ -2,7 +2,15 @@
 
 import pytest
 
-from timm_convattn.studies.tables import Table, format_study, markdown_table, selection_table, study_table, verdict
+from timm_convattn.studies.tables import (
+    Table,
+    format_study,
+    markdown_table,
+    selection_table,
+    selection_verdict,
+    study_table,
+    verdict,
+)
 
 
 def difference(**changes):
@@ -74,9 +82,20 @@ def test_thresholds_that_no_seed_found_are_dashes(record):
     refused = {'error_rate': 0.05, 'refused': 'No threshold'}
     record['rows'][0]['runs'] = [{'selection': {'wanted': [found]}}, {'selection': {'wanted': [refused]}}]
     record['rows'][1]['runs'] = [{'selection': {'wanted': [refused]}}]
+    assert selection_verdict(record) == []
     assert selection_table(record).rows == [
         ['5%', 'plain', '1 of 2', '50.00%', '4.00%'],
         ['5%', 'ours', '0 of 1', '-', '-'],
+    ]
+
+
+def test_the_strictest_rate_that_all_seeds_promise_is_told(record):
+    refused = {'error_rate': 0.01, 'refused': 'No threshold'}
+    found = {'error_rate': 0.05, 'validation': {'coverage': 0.5, 'error_rate': 0.08}}
+    record['rows'][0]['runs'] = [{'selection': {'wanted': [refused, found]}}] * 2
+    record['rows'][1]['runs'] = [{'selection': None}]
+    assert selection_verdict(record) == [
+        'plain answers 50.00% for at most 5% wrong by its held-out frames, and is wrong in 8.00% of these answers.'
     ]
 
 

@@ -28,6 +28,8 @@ class FinishedRun:
     """Its results file."""
     predictions: Predictions
     """What it says of the validation split."""
+    held_out: Predictions | None
+    """What it says of the crops that were held out of training, if any were."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,11 @@ def _read(run: Run, folder: Path, labels: npt.NDArray[np.int64]) -> FinishedRun 
     record = read_results(run, folder)
     if record is None:
         return None
-    predictions = Predictions.load(folder / run.name / 'validation.safetensors')
+    place = folder / run.name
+    predictions = Predictions.load(place / 'validation.safetensors')
     if not np.array_equal(predictions.labels, labels):
         raise InputError(
-            f'{folder / run.name}: its logits are of other crops than its results. Remove the folder to repeat the run.'
+            f'{place}: its logits are of other crops than its results. Remove the folder to repeat the run.'
         )
-    return FinishedRun(run, folder / run.name, record, predictions)
+    held_out = Predictions.load(place / 'held_out.safetensors') if run.options.get('hold_out') else None
+    return FinishedRun(run, place, record, predictions, held_out)

@@ -28,7 +28,7 @@ from timm_convattn.studies.gathering import Findings, FinishedRun
 from timm_convattn.studies.paper import FINDINGS, TABLE_4
 from timm_convattn.studies.records import study_record
 from timm_convattn.studies.selection import WANTED_RISKS, Selection, select
-from timm_convattn.studies.tables import Table, class_table, selection_table, study_table, verdict
+from timm_convattn.studies.tables import Table, class_table, selection_table, selection_verdict, study_table, verdict
 from timm_convattn.training.networks import load_network
 
 __all__ = ['Section', 'data_sections', 'study_sections']
@@ -189,7 +189,8 @@ def _selective_section(
     rejected = _rejected(findings.data, run, selection)
     if rejected is not None:
         blocks.append(rejected)
-    return Section('rejected', 'What should not be classified', FINDINGS['fig9'], blocks=blocks)
+    statements = selection_verdict(record)
+    return Section('rejected', 'What should not be classified', FINDINGS['fig9'], statements, blocks)
 
 
 def _rejected(data: StudyData, run: FinishedRun, selection: Selection) -> Picture | None:

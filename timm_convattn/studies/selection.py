@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 from timm_convattn.errors import InputError
-from timm_convattn.predictions import Predictions
 from timm_convattn.rejection import Rejection
 from timm_convattn.selective import (
     RiskCoverage,
@@ -38,15 +37,10 @@ class Selection:
 
 
 def select(run: FinishedRun) -> Selection | None:
-    """Fit the temperature on the held-out crops and apply it to the validation split; None where none were held out.
-
-    Raises:
-        InputError: If the held-out logits cannot be read.
-    """
-    path = run.folder / 'held_out.safetensors'
-    if not path.is_file():
+    """Fit the temperature on the held-out crops and apply it to the validation split; None where none were held out."""
+    if run.held_out is None:
         return None
-    rejection = Rejection.learn(Predictions.load(path))
+    rejection = Rejection.learn(run.held_out)
     sureness, hits = confidence(run.predictions.logits, rejection.temperature), run.predictions.hits
     return Selection(
         rejection=rejection,

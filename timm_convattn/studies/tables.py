@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ['Table', 'class_table', 'format_study', 'markdown_table', 'selection_table', 'study_table', 'verdict']
+__all__ = [
+    'Table',
+    'class_table',
+    'format_study',
+    'markdown_table',
+    'selection_table',
+    'selection_verdict',
+    'study_table',
+    'verdict',
+]
 
 SCORES = {'accuracy': 'accuracy', 'macro_f1': 'macro F1'}
 
@@ -96,6 +105,22 @@ def _mean(values: list[float]) -> float | None:
 
 def _share(value: float | None) -> str:
     return '-' if value is None else f'{value:.2%}'
+
+
+def selection_verdict(record: dict[str, Any]) -> list[str]:
+    """Say for each row what it leaves unanswered for the strictest error rate that all its seeds can promise."""
+    sentences = []
+    for row in record['rows']:
+        selections = [run['selection'] for run in row['runs'] if run['selection']]
+        for wanted in zip(*(selection['wanted'] for selection in selections), strict=True):
+            if all('validation' in entry for entry in wanted):
+                coverage, errors = (_mean([e['validation'][key] for e in wanted]) for key in ('coverage', 'error_rate'))
+                sentences.append(
+                    f'{row["row"]} answers {_share(coverage)} for at most {wanted[0]["error_rate"]:.0%} wrong by its '
+                    f'held-out frames, and is wrong in {_share(errors)} of these answers.'
+                )
+                break
+    return sentences
 
 
 def _percent(summary: dict[str, Any]) -> str:
