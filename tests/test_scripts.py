@@ -68,27 +68,6 @@ def test_validate_refuses_crops_of_other_classes(root, short_run, flir_writer, t
     assert 'Traceback' not in finished.stderr
 
 
-def test_validate_rejects_what_the_held_out_frames_say_and_shows_it(root, tiny_crops, tmp_path):
-    options = ['--img-size', 32, '--in-chans', 1, '--batch-size', 8, '--epochs', 4, '--threads', 1, '--hold-out', 0.5]
-    run_folder = tmp_path / 'run'
-    command = [sys.executable, 'train_scripts/finetune.py', '--data', tiny_crops, '--output', run_folder]
-    made = run(root, *command, *options)
-    assert made.returncode == 0, made.stderr
-    model = f'local-dir:{run_folder / "model"}'
-    command = [sys.executable, 'train_scripts/validate.py', '--model', model, '--data', tiny_crops, '--threads', 1]
-    out, sheet = tmp_path / 'results.json', tmp_path / 'rejected.png'
-    said = run(root, *command, '--reject-at', 0.99, '--out', out, '--rejected', sheet)
-    assert said.returncode == 0, said.stderr
-    rejection = json.loads(out.read_text())['rejection']
-    assert rejection['wanted_error_rate'] == 0.99
-    assert f'{rejection["num_answered"]} crops, coverage {rejection["coverage"]:.4f}' in said.stdout
-    assert sheet.exists() == (rejection['coverage'] < 1)
-    refused = run(root, *command, '--reject-at', 0.0001)
-    assert refused.returncode == 1
-    assert refused.stderr.count('\n') == 1
-    assert 'held-out crops' in refused.stderr
-
-
 def test_ctrl_c_saves_and_says_how_to_go_on(root, short_run, tmp_path):
     command = ['train_scripts/finetune.py', '--output', tmp_path / 'run', '--epochs', 50, '--limit-train', 128]
     process = subprocess.Popen(

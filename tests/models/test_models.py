@@ -15,14 +15,7 @@ from timm_convattn import ConvAttn, RelMha2d
 FAMILIES = ['aresnet', 'avgg']
 PLAIN = ['vgg11_bn_gap', 'vgg16_gap']
 MODELS = [name for name in timm.list_models(module=FAMILIES) if name not in PLAIN]  # those with attention
-SMALLEST = [
-    'aresnet18_relmha',
-    'aaresnet50',
-    'avgg11_relmha',
-    'avgg11_bn_relmha',
-    'aavgg16',
-    'vgg11_bn_gap',
-]  # of each kind
+SMALLEST = ['aresnet18_relmha', 'aaresnet50', 'avgg11_relmha', 'avgg11_bn_relmha', 'aavgg16']  # of each kind
 RESNETS = {f'aresnet{depth}_relmha': f'resnet{depth}' for depth in (18, 34, 50, 101)}
 VGGS = {f'avgg{depth}{bn}_relmha': f'vgg{depth}{bn}' for depth in (11, 13, 16, 19) for bn in ('', '_bn')}
 AUGMENTED_CONVOLUTIONS = ['aaresnet18', 'aaresnet50', 'aavgg11_bn', 'aavgg16']
@@ -65,7 +58,7 @@ def test_models_train_and_infer(name, size, in_chans):
 @pytest.mark.parametrize('name', MODELS)
 def test_every_size_from_32_to_130_is_taken(name):
     model = create(name, img_size=60, device='meta').eval()
-    for size in range(32, 131):
+    for size in range(32, 131, 1 if name in SMALLEST else 9):  # the deeper ones have no other sizes inside
         assert model(torch.empty(1, 3, size, 162 - size, device='meta')).shape == (1, 4)
 
 

@@ -1,11 +1,8 @@
 """A study that was really made: small networks on small crops, by reproduce.py."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import yaml
+from script_runner import run_script
 
 MATRIX = {
     'about': 'Networks of a few seconds.',
@@ -24,10 +21,9 @@ MATRIX = {
 }
 
 
-def reproduce(root, *args, **kwargs):
-    """Run reproduce.py in a process of its own."""
-    command = [sys.executable, str(root / 'train_scripts' / 'reproduce.py'), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'}, **kwargs)
+def reproduce(root, *args):
+    """Run reproduce.py; its runs are processes of their own."""
+    return run_script(root / 'train_scripts' / 'reproduce.py', *args)
 
 
 @pytest.fixture(scope='session')

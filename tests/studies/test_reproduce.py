@@ -126,6 +126,7 @@ def test_a_run_that_fails_is_named_with_its_log_and_the_others_go_on(root, studi
     assert 'There is no model' in Path(logs[0]).read_text()
 
 
+@pytest.mark.slow
 def test_interrupted_study_goes_on_and_ends_as_if_it_had_not_been(root, studied, copied, matrix_file, tiny_crops):
     for run in copied.glob('runs/a*'):
         shutil.rmtree(run, ignore_errors=True)

@@ -13,6 +13,7 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
+from script_runner import run_script
 
 from timm_convattn.data.pipeline import Normalize
 from timm_convattn.data.sources import open_crops
@@ -128,10 +129,20 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize('options', OPTIONS.values(), ids=OPTIONS)
+@pytest.fixture(scope='module')
+def whole_runs(tmp_path_factory):
+    """The uninterrupted runs, by their options."""
+    return tmp_path_factory.mktemp('whole')
+
+
 @pytest.mark.parametrize('call', [2, 3, 5])
-def test_interrupted_and_resumed_run_equals_uninterrupted_run(tiny_config, tmp_path, monkeypatch, options, call):
-    whole = finetune(tiny_config(*options, output='whole'))
+@pytest.mark.parametrize('name', OPTIONS)
+def test_interrupted_and_resumed_run_equals_uninterrupted_run(
+    tiny_config, tmp_path, monkeypatch, whole_runs, name, call
+):
+    options, whole = OPTIONS[name], whole_runs / name
+    if not whole.exists():
+        finetune(tiny_config(*options, '--output', str(whole)))
     with monkeypatch.context() as patch:
         interrupt_at(patch, call)
         with pytest.raises(Interrupted, match=r'Go on with: accelerate launch .* --resume') as stopped:
@@ -304,6 +315,22 @@ def test_held_out_frames_are_not_trained_on_and_tell_when_to_reject(tiny_config,
     assert validation.labels.tolist() == open_crops(str(tiny_crops), ('validation',))['validation']['label'][:]
     rejection = load_rejection(f'local-dir:{run / "model"}')
     assert rejection.hits.sum() == held_out.hits.sum()
+
+
+def test_validate_rejects_what_the_held_out_frames_say_and_shows_it(tiny_config, tiny_crops, root, tmp_path):
+    model = f'local-dir:{finetune(tiny_config("--hold-out", "0.5", "--epochs", "4")) / "model"}'
+    out, sheet = tmp_path / 'results.json', tmp_path / 'rejected.png'
+    command = [root / 'train_scripts' / 'validate.py', '--model', model, '--data', tiny_crops, '--threads', 1]
+    said = run_script(*command, '--reject-at', 0.99, '--out', out, '--rejected', sheet)
+    assert said.returncode == 0, said.stderr
+    rejection = json.loads(out.read_text())['rejection']
+    assert rejection['wanted_error_rate'] == 0.99
+    assert f'{rejection["num_answered"]} crops, coverage {rejection["coverage"]:.4f}' in said.stdout
+    assert sheet.exists() == (rejection['coverage'] < 1)
+    refused = run_script(*command, '--reject-at', 0.0001)
+    assert refused.returncode == 1
+    assert refused.stderr.count('\n') == 1
+    assert 'held-out crops' in refused.stderr
 
 
 RARE = {
