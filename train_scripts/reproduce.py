@@ -77,8 +77,12 @@ def main(args: Args) -> None:
     processes = max(args.gpus_per_run or 1, 1)
     tasks = [task_of(run, args.out / 'runs', SCRIPTS / 'finetune.py', processes) for run in runs.values()]
     resources = Resources(args.jobs, args.gpus_per_run, args.cpus_per_run, args.budget)
+    print(
+        f'{len(tasks)} runs, {sum(task.is_finished for task in tasks)} of them finished already, in {args.out / "runs"}'
+    )
     failed = []
-    for outcome in execute_all(tasks, resources, args.engine, args.address):
+    outcomes = execute_all(tasks, resources, args.engine, args.address)
+    for outcome in tqdm(outcomes, total=len(tasks), unit='run', disable=None):  # None: quiet where there is no terminal
         tqdm.write(f'{outcome.ended}: {outcome.task.folder.name}, {outcome.seconds:.0f} s')
         failed += [str(log_path(outcome.task.folder))] if outcome.ended == 'failed' else []
     if failed:

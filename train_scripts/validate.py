@@ -6,6 +6,7 @@ python train_scripts/validate.py --model local-dir:runs/NAME/model --data crops/
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from accelerate import Accelerator
@@ -13,7 +14,8 @@ from accelerate import Accelerator
 from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError, exit_on_input_error
 from timm_convattn.files import write_json
-from timm_convattn.rejection import load_rejection
+from timm_convattn.predictions import Predictions
+from timm_convattn.rejection import Rejection, load_rejection
 from timm_convattn.report import (
     draw_predicted,
     format_metrics,
@@ -59,10 +61,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Evaluate, show and write."""
-    if args.rejected is not None and args.reject_at is None:
-        raise InputError('--rejected shows what --reject-at does not answer: give both.')
-    rejection = None if args.reject_at is None else load_rejection(args.model)
-    threshold = None if rejection is None else rejection.threshold(args.reject_at or 0)
+    rejection, threshold = choose_rejection(args)
     accelerator = Accelerator(mixed_precision='no')
     use_threads(accelerator, args.threads)
     model, class_names = load_network(args.model)
@@ -73,21 +72,36 @@ def main(args: Args) -> None:
     if not accelerator.is_main_process:
         return
     print(format_metrics(record['metrics']))
-    if rejection is not None and threshold is not None:
+    if rejection is not None:
         sureness = confidence(predictions.logits, rejection.temperature)
         answered = selective_metrics(sureness, predictions.hits, threshold)
         record['rejection'] = {'wanted_error_rate': args.reject_at, 'temperature': rejection.temperature, **answered}
         print(format_rejection(record['rejection']))
         if args.rejected is not None:
-            rows = rejected_crops(predictions, sureness, threshold, COLUMNS)
-            if rows:
-                draw_predicted(crops, predictions, sureness, rows, COLUMNS).savefig(args.rejected, dpi=120)
-            else:
-                print(f'nothing is rejected, so {args.rejected} is not drawn')
+            draw_rejected(args.rejected, crops, predictions, sureness, threshold)
     if args.out is not None:
         write_json(args.out, record)
     if args.confusion_matrix is not None:
         plot_confusion_matrix(record, args.confusion_matrix)
+
+
+def choose_rejection(args: Args) -> tuple[Rejection | None, float]:
+    """Find what the model needs in order to reject, and the threshold, before work starts."""
+    if args.reject_at is not None:
+        rejection = load_rejection(args.model)
+        return rejection, rejection.threshold(args.reject_at)
+    if args.rejected is not None:
+        raise InputError('--rejected shows what --reject-at does not answer: give both.')
+    return None, 0.0
+
+
+def draw_rejected(path: Path, crops: Any, predictions: Predictions, sureness: Any, threshold: float) -> None:
+    """Draw the crops that are not answered, if there are any."""
+    rows = rejected_crops(predictions, sureness, threshold, COLUMNS)
+    if rows:
+        draw_predicted(crops, predictions, sureness, rows, COLUMNS).savefig(path, dpi=120)
+    else:
+        print(f'nothing is rejected, so {path} is not drawn')
 
 
 if __name__ == '__main__':

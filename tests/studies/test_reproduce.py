@@ -36,6 +36,7 @@ def test_every_run_is_finished_and_is_not_repeated(root, studied, matrix_file, t
     before = {run: (run / 'results.json').stat().st_mtime_ns for run in runs}
     again = reproduce(root, 'table2', '--scale', matrix_file, '--data', tiny_crops, '--out', studied)
     assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith('4 runs, 4 of them finished already')
     assert again.stdout.count('finished: ') == 4
     assert {run: (run / 'results.json').stat().st_mtime_ns for run in runs} == before
 
