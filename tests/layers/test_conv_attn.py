@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.layers import LayerNorm2d
 from timm.models.resnet import Bottleneck
 from torch import nn
 
@@ -67,6 +68,23 @@ def test_both_paths_meet_at_the_same_size(height, width, ceil):
     form = ConvAttn(conv, 4, 8, (4, 4), stride=2, ceil=ceil, num_heads=1)
     x = torch.randn(1, 4, height, width)
     assert form.eval()(x).shape == (1, 9, *conv(x).shape[-2:])
+
+
+@pytest.mark.parametrize(('ceil', 'single', 'several'), [(True, (2, 2), (2, 3)), (False, (3, 2), (4, 2))])
+def test_one_image_with_a_map_of_one_position_says_what_to_do_instead_of_failing_inside_batch_norm(
+    ceil, single, several
+):
+    conv = strided_conv(4, 8) if ceil else max_pool_path(4, 8)
+    form = ConvAttn(nn.Sequential(conv, nn.BatchNorm2d(8)), 4, 8, (4, 4), stride=2, ceil=ceil, num_heads=1)
+    with pytest.raises(AssertionError, match='train with a larger batch or image, or call eval'):
+        form(torch.randn(1, 4, *single))
+    with pytest.raises(torch.jit.Error, match='train with a larger batch or image, or call eval'):
+        torch.jit.script(form)(torch.randn(1, 4, *single))
+    for batch, size in [(2, single), (1, several)]:
+        assert form(torch.randn(batch, 4, *size)).isfinite().all()
+    assert form.eval()(torch.randn(1, 4, *single)).isfinite().all()
+    plain = ConvAttn(conv, 4, 8, (4, 4), stride=2, ceil=ceil, num_heads=1, norm_layer=LayerNorm2d)
+    assert plain(torch.randn(1, 4, *single)).isfinite().all()
 
 
 def resnet_blocks() -> nn.Sequential:

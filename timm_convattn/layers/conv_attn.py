@@ -138,6 +138,8 @@ class ConvAttn(nn.Module):
         )
         self.pool = downsample(stride, ceil)
         self.norm = norm_layer(self.num_features, **dd)
+        # of a channel in a batch that is trained on: batch norm needs a variance
+        self.least_values = 2 if isinstance(self.norm, nn.BatchNorm2d) else 1
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -156,7 +158,14 @@ class ConvAttn(nn.Module):
         torch._assert(
             x.shape[-1] >= self.least_size, 'The map is too narrow for this stage to halve it: enlarge the image.'
         )
-        y: torch.Tensor = self.norm(torch.cat([self.conv(x), self.pool(self.attn(x))], dim=1))
+        attended: torch.Tensor = self.pool(self.attn(x))
+        if self.norm.training:  # looked at before the backbone's own batch norms say it in their way
+            torch._assert(
+                attended.shape[0] * attended.shape[-2] * attended.shape[-1] >= self.least_values,
+                'A single image whose map is a single position has no batch statistics: train with a larger batch or '
+                'image, or call eval().',
+            )
+        y: torch.Tensor = self.norm(torch.cat([self.conv(x), attended], dim=1))
         return y
 
 
