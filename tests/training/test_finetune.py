@@ -102,8 +102,11 @@ def test_pretrained_start_is_calibrated_on_the_first_batches_and_only_then(tiny_
         assert ((weight[:512] - start).abs().max() > 0.01) == calibrated
 
 
+SMALL = ['--model', 'convattn', '--model-args', 'backbone=resnet10t']  # a third of the time
+
+
 def test_it_learns_what_can_be_learned(tiny_config):
-    run = finetune(tiny_config('--epochs', '12', '--hflip', '0', '--rotation', '0', '--shear', '0'))
+    run = finetune(tiny_config(*SMALL, '--epochs', '12', '--hflip', '0', '--rotation', '0', '--shear', '0'))
     assert json.loads((run / 'results.json').read_text())['metrics']['macro_f1'] > 0.9
 
 
@@ -123,9 +126,9 @@ def interrupt_at(monkeypatch, call, number=signal.SIGINT):
 
 
 OPTIONS = {
-    'plain': [],
-    'averaged and accumulated': ['--ema', '--gradient-accumulation', '2', '--batch-size', '4'],
-    'dropout': ['--drop-rate', '0.3', '--model-args', 'attn_drop=0.2', '--optimizer', 'momentum'],
+    'plain': SMALL,
+    'averaged and accumulated': [*SMALL, '--ema', '--gradient-accumulation', '2', '--batch-size', '4'],
+    'dropout': [*SMALL, 'attn_drop=0.2', '--drop-rate', '0.3', '--optimizer', 'momentum'],
 }
 
 
@@ -191,7 +194,7 @@ def test_resumed_run_cannot_change_what_the_weights_depend_on(tiny_config):
 
 def test_only_the_newest_checkpoints_are_kept(tiny_config):
     run = finetune(tiny_config('--epochs', '4', '--keep', '1'))
-    assert [path.name for path in (run / 'checkpoints').iterdir()] == ['step_00000012']
+    assert [path.name for path in (run / 'checkpoints').iterdir()] == ['epoch_0004_batch_000000']
 
 
 def test_fine_tuned_model_starts_another_run_with_its_classes_or_new_ones(
@@ -342,7 +345,8 @@ RARE = {
 
 @pytest.mark.parametrize('options', RARE.values(), ids=RARE)
 def test_options_for_rare_classes_train_and_never_choose_a_class_without_crops(tiny_config, options):
-    run = finetune(tiny_config('--epochs', '12', '--hflip', '0', '--rotation', '0', '--shear', '0', *options))
+    plain = ['--hflip', '0', '--rotation', '0', '--shear', '0']
+    run = finetune(tiny_config(*SMALL, '--epochs', '12', *plain, *options))
     metrics = json.loads((run / 'results.json').read_text())['metrics']
     assert metrics['macro_f1'] > 0.75
     assert [row[3] for row in metrics['confusion_matrix']] == [0, 0, 0, 0]
@@ -355,7 +359,7 @@ def test_a_stream_refuses_what_needs_all_labels_at_once(option):
 
 
 def test_channels_last_trains_saves_and_resumes(tiny_config, tmp_path, monkeypatch):
-    options = ['--channels-last', '--ema', '--evaluate-every', '2']
+    options = [*SMALL, '--channels-last', '--ema', '--evaluate-every', '2']
     whole = finetune(tiny_config(*options, output='whole'))
     with monkeypatch.context() as patch:
         interrupt_at(patch, 5)

@@ -1,21 +1,30 @@
-"""Checkpoints of a run: written beside and renamed, the newest few kept.
+"""Checkpoints of a run: written beside and renamed, checked before they are used, the newest few kept.
 
 A checkpoint holds what accelerate saves (weights, optimizer, gradient scaler, random states), the averaged weights
-where there are any, and `progress.json`, which is written last: a folder without it is no checkpoint.
+where there are any, and `progress.json`, which is written last: a folder without it is no checkpoint. It names the hash
+of every other file, so that a damaged checkpoint is known before anything of it is loaded.
 """
 
+import hashlib
 import json
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch.nn as nn
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from timm_convattn.errors import InputError
+from timm_convattn.files import describe_free_space
 
-__all__ = ['Progress', 'find_checkpoints', 'load_checkpoint', 'save_checkpoint']
+__all__ = ['Progress', 'find_checkpoints', 'load_checkpoint', 'newest_checkpoint', 'save_checkpoint']
+
+PROGRESS = 'progress.json'
 
 
 @dataclass
@@ -35,10 +44,15 @@ class Progress:
     waited: float = 0.0
     """Time of it that training waited for crops."""
 
+    @property
+    def name(self) -> str:
+        """Name the checkpoint of it. The same name always stands for the same state of a run."""
+        return f'epoch_{self.epoch:04d}_batch_{self.batch:06d}'
+
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """List the complete checkpoints in a folder, the oldest first."""
-    return sorted(path.parent for path in folder.glob('step_*/progress.json'))
+    """List the complete checkpoints in a folder, the oldest first; whether they are damaged is not looked at."""
+    return sorted(path.parent for path in folder.glob(f'epoch_*/{PROGRESS}'))
 
 
 def save_checkpoint(
@@ -55,40 +69,127 @@ def save_checkpoint(
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        InputError: If it cannot be written, as on a full disk; the checkpoints before it are still there.
     """
-    path = folder / f'step_{progress.step:08d}'
+    path = folder / progress.name
+    if (path / PROGRESS).is_file():  # of this very state
+        return path
     beside = folder / f'.{path.name}'
     if accelerator.is_main_process:
-        shutil.rmtree(beside, ignore_errors=True)  # what a process that died left there
+        for left in folder.glob('.epoch_*'):  # what a process that died left there
+            shutil.rmtree(left, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(beside))
-    accelerator.wait_for_everyone()
+    try:
+        accelerator.save_state(str(beside))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            if averaged is not None:
+                weights = {name: tensor.contiguous() for name, tensor in averaged.state_dict().items()}
+                safetensors.torch.save_file(weights, beside / 'averaged.safetensors')
+            _finish(beside, progress, accelerator.num_processes)
+            shutil.rmtree(path, ignore_errors=True)  # one that lost its progress.json
+            beside.rename(path)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        free = describe_free_space(folder)
+        shutil.rmtree(beside, ignore_errors=True)
+        before = find_checkpoints(folder)
+        raise InputError(
+            f'The checkpoint {path} could not be written ({error}); {free}. '
+            + (f'The run can go on from {before[-1]}, once there is room.' if before else 'There is none before it.')
+        ) from error
     if accelerator.is_main_process:
-        if averaged is not None:
-            weights = {name: tensor.contiguous() for name, tensor in averaged.state_dict().items()}
-            safetensors.torch.save_file(weights, beside / 'averaged.safetensors')
-        (beside / 'progress.json').write_text(json.dumps(asdict(progress)))
-        shutil.rmtree(path, ignore_errors=True)
-        beside.rename(path)
         for old in find_checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
     return path
 
 
+def _finish(folder: Path, progress: Progress, num_processes: int) -> None:
+    """Write what makes a folder a checkpoint."""
+    hashes = {str(path.relative_to(folder)): _hash(path) for path in sorted(folder.rglob('*')) if path.is_file()}
+    content = {'progress': asdict(progress), 'processes': num_processes, 'sha256': hashes}
+    (folder / PROGRESS).write_text(json.dumps({**content, 'own_sha256': _own_hash(content)}, indent=2))
+
+
+def _own_hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def newest_checkpoint(accelerator: Accelerator, folder: Path) -> Path | None:
+    """Find the newest checkpoint that is not damaged; every process has to call it, and all get the same.
+
+    Damaged ones that are newer are moved aside, with a warning.
+
+    Returns:
+        Its folder, or None if there are no checkpoints.
+
+    Raises:
+        InputError: If there are checkpoints, but all are damaged.
+    """
+    found: list[str | None] = [None]
+    if accelerator.is_main_process:
+        found = [_newest_good(folder)]
+    chosen = broadcast_object_list(found)[0]
+    if chosen == '':
+        raise InputError(
+            f'All checkpoints in {folder} are damaged: {", ".join(sorted(p.name for p in folder.glob("damaged_*")))}. '
+            'Remove that folder to begin the run anew.'
+        )
+    return None if chosen is None else Path(chosen)
+
+
+def _newest_good(folder: Path) -> str | None:
+    """Give the newest good checkpoint, '' if all that there are is damaged, None where nothing is."""
+    for path in reversed(find_checkpoints(folder)):
+        damage = _damage(path)
+        if damage is None:
+            return str(path)
+        aside = path.with_name(f'damaged_{path.name}')
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        print(f'warning: the checkpoint {path} is damaged ({damage}), it lies in {aside} now', file=sys.stderr)
+    return '' if any(folder.glob('damaged_*')) else None
+
+
+def _damage(path: Path) -> str | None:
+    """Say what is wrong with a checkpoint, None if nothing is."""
+    try:
+        content = json.loads((path / PROGRESS).read_text())
+        if content.pop('own_sha256') != _own_hash(content):
+            return f'{PROGRESS} is not what was written'
+        for name, wanted in content['sha256'].items():
+            if not (path / name).is_file():
+                return f'{name} is missing'
+            if _hash(path / name) != wanted:
+                return f'{name} is not what was written'
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f'{PROGRESS} cannot be read: {type(error).__name__}: {error}'
+    return None
+
+
 def load_checkpoint(accelerator: Accelerator, path: Path, averaged: nn.Module | None) -> Progress:
     """Bring model, optimizer, random states and averaged weights back to where a checkpoint was written.
 
     Raises:
-        InputError: If the checkpoint cannot be read.
+        InputError: If the checkpoint is one of another network or another number of processes.
     """
+    content = json.loads((path / PROGRESS).read_text())
+    if content['processes'] != accelerator.num_processes:
+        raise InputError(
+            f'The run was made by {content["processes"]} process(es), this is {accelerator.num_processes}: batches '
+            f'would be of another size. Give accelerate launch --num_processes {content["processes"]}.'
+        )
     try:
-        progress = Progress(**json.loads((path / 'progress.json').read_text()))
         accelerator.load_state(str(path))
         if averaged is not None:
             averaged.load_state_dict(safetensors.torch.load_file(path / 'averaged.safetensors'))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError) as error:
-        raise InputError(
-            f'The checkpoint {path} cannot be read ({error}). Remove it to go on from the one before.'
-        ) from error
-    return progress
+        return Progress(**content['progress'])
+    except Exception as error:  # what torch says of foreign files is of many kinds
+        raise InputError(f'The checkpoint {path} does not fit this run: {error}') from error

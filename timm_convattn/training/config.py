@@ -5,6 +5,7 @@ A recipe gives defaults, the command line wins. Keys of a recipe are the names o
 
 import dataclasses
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,14 @@ __all__ = [
     'ModelConfig',
     'RunConfig',
     'TrainConfig',
+    'checked_args',
     'flat',
     'options_as_args',
     'parse_config',
     'read_recipe',
 ]
+
+Plain = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,9 @@ class TrainConfig:
     """How far classes are treated alike, for the logit-adjusted loss: 0 is the cross entropy."""
     sampling: Literal['natural', 'balanced'] = 'natural'
     """balanced: an epoch has as many crops of each class; crops of rare classes come up several times."""
+    sync_batchnorm: bool = False
+    """Take the statistics of batch norms over the batches of all processes, on GPUs: for batches so small that those of
+    one process say little. It costs an exchange at every norm."""
     clip_grad: float | None = None
     """Largest norm of the gradient."""
     ema: bool = False
@@ -245,17 +252,33 @@ def read_recipe(path: Path) -> list[str]:
         InputError: If the file is missing or no mapping, a key is unknown, or a value is not of its option's type.
     """
     recipe = read_yaml(path, 'a mapping of options, such as "epochs: 10"', 'The recipes are in train_scripts/recipes.')
+    return checked_args(recipe, str(path))
+
+
+def checked_args(options: Mapping[str, Any], where: str) -> list[str]:
+    """Give the command line that says what a mapping of option names to values says, once it can be parsed.
+
+    Args:
+        options: Names of options, with plain values or lists of them.
+        where: Where they stand, for the message.
+
+    Raises:
+        InputError: If a key is unknown, or a value is not of its option's type.
+    """
     known = flat(Config())
-    args: list[str] = []
-    for key, value in recipe.items():
+    for key, value in options.items():
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
-            raise InputError(f'{path}: there is no option "{key}".' + (f' Did you mean "{close[0]}"?' if close else ''))
-        args += _as_option(key, value)
+            raise InputError(
+                f'{where}: there is no option "{key}".' + (f' Did you mean "{close[0]}"?' if close else '')
+            )
+        if not all(isinstance(item, Plain) for item in (value if isinstance(value, list) else [value])):
+            raise InputError(f'{where}: {key} is {reprlib.repr(value)}, wanted a number, a text, or a list of them.')
+    args = options_as_args(options)
     try:
         _parse(args)
     except SystemExit:
-        raise InputError(f'{path}: {_first_refused(recipe)}. finetune.py --help says what it can be.') from None
+        raise InputError(f'{where}: {_first_refused(options)}. finetune.py --help says what it can be.') from None
     return args
 
 
@@ -263,8 +286,8 @@ def _parse(args: Sequence[str], description: str | None = None) -> Config:
     return tyro.cli(Config, args=args, description=description, config=(tyro.conf.OmitArgPrefixes,))
 
 
-def _first_refused(recipe: dict[str, Any]) -> str:
-    for key, value in recipe.items():
+def _first_refused(options: Mapping[str, Any]) -> str:
+    for key, value in options.items():
         try:
             _parse(_as_option(key, value))
         except SystemExit:

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import torch
 import torch.nn as nn
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from accelerate.utils import set_seed
 
 from timm_convattn.data.sources import class_names_of, hold_out_frames, open_crops
@@ -24,6 +24,7 @@ from timm_convattn.training.config import Config, DataConfig, flat
 from timm_convattn.training.evaluation import evaluation_loader, evaluation_record, predict, use_threads
 from timm_convattn.training.loop import Training
 from timm_convattn.training.networks import create_network, load_network, network_input
+from timm_convattn.training.processes import join_processes
 from timm_convattn.training.run_folder import choose_folder, claim_folder, hold_folder
 
 __all__ = ['finetune']
@@ -48,6 +49,7 @@ def finetune(config: Config) -> Path:
         Interrupted: If a signal asked for it; a checkpoint was written.
     """
     config.check()
+    join_processes()
     folder = choose_folder(config)
     accelerator = _create_accelerator(config, folder)
     use_threads(accelerator, config.run.threads)
@@ -72,8 +74,9 @@ def finetune(config: Config) -> Path:
         if config.run.resume is None:
             claim_folder(folder, config, accelerator)
         train.run()
+        trained = train.weights()
         if accelerator.is_main_process:
-            _save_finished(train.weights(), folder / 'model', class_names, data_config)
+            _save_finished(trained, folder / 'model', class_names, data_config)
         accelerator.wait_for_everyone()
         _report(config, accelerator, crops['validation'], held_out, folder, train)
     accelerator.end_training()
@@ -94,7 +97,7 @@ def _create_accelerator(config: Config, folder: Path) -> Accelerator:
         raise InputError(f"{tracker} is not installed: pip install 'timm-convattn[track]', or give --tracker none.")
     os.environ.setdefault('TRACKIO_DIR', str(folder / 'trackio'))
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             mixed_precision=config.run.mixed_precision,
             gradient_accumulation_steps=config.train.gradient_accumulation,
             log_with=tracker,
@@ -102,6 +105,13 @@ def _create_accelerator(config: Config, folder: Path) -> Accelerator:
         )
     except (ValueError, ImportError) as error:
         raise InputError(f'accelerate cannot start: {error}') from error
+    if accelerator.mixed_precision == 'fp16' and accelerator.device.type == 'cpu':  # accelerate would go on in float32
+        raise InputError('fp16 needs a GPU, this run has a cpu. Give --mixed-precision bf16, or no.')
+    if config.train.sync_batchnorm and accelerator.num_processes > 1 and accelerator.device.type == 'cpu':
+        raise InputError('torch synchronises batch norms on GPUs alone: leave --sync-batchnorm out.')
+    if config.train.ema and accelerator.distributed_type == DistributedType.FSDP:
+        raise InputError('No process has all weights to average where FSDP shares them out: give --no-ema.')
+    return accelerator
 
 
 def _save_finished(model: nn.Module, folder: Path, class_names: list[str], data_config: dict[str, Any]) -> None:

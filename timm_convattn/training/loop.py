@@ -1,5 +1,6 @@
 """The training loop: any number of processes, resumable at every step."""
 
+import copy
 import itertools
 import json
 import math
@@ -13,9 +14,10 @@ import numpy as np
 import timm
 import torch
 import torch.nn as nn
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
+from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2
-from timm.utils import ModelEmaV3
+from timm.utils import ModelEmaV3, distribute_bn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -25,9 +27,10 @@ from timm_convattn.data.streams import StreamedImages
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
 from timm_convattn.layers import calibrate_norms
-from timm_convattn.training.checkpoints import Progress, find_checkpoints, load_checkpoint, save_checkpoint
+from timm_convattn.training.checkpoints import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
 from timm_convattn.training.config import Config, TrainConfig, flat
 from timm_convattn.training.evaluation import evaluation_loader, predict, score
+from timm_convattn.training.loss_watch import LossWatch
 from timm_convattn.training.losses import create_loss
 from timm_convattn.training.stop import Interrupted, StopSignals, stop_signals
 
@@ -80,14 +83,20 @@ class Training:
         self.train_crops = _chosen_crops(config, crops['train'])
         with accelerator.local_main_process_first():  # one fills the store, if it is not there
             loader, self.sampler = _training_loader(config, self.train_crops, data_config, accelerator.num_processes)
+        if min(config.train.batch_size, len(self.train_crops)) == 1:
+            _check_batches_of_one(model, data_config)
         if config.model.pretrained and config.model.calibrate:
             self._calibrate(model, loader)
         validation = evaluation_loader(crops['validation'], data_config, num_workers=config.data.num_workers)
         if config.run.channels_last:
             model = model.to(memory_format=torch.channels_last)
+        if config.train.sync_batchnorm and accelerator.num_processes > 1:
+            model = convert_sync_batchnorm(model)
         if config.run.compile:
             model.compile()
         self.averaged = ModelEmaV3(model, decay=config.train.ema_decay) if config.train.ema else None
+        # FSDP takes the model itself to pieces
+        self.whole = copy.deepcopy(model) if accelerator.distributed_type == DistributedType.FSDP else None
         self.model, self.optimizer, self.loader, self.validation = accelerator.prepare(
             model, optimizer, loader, validation
         )
@@ -96,6 +105,7 @@ class Training:
         self.steps_per_epoch = math.ceil(len(self.loader) / config.train.gradient_accumulation)
         counts = [] if config.data.streaming else list(self.class_counts().values())
         self.criterion = create_loss(config.train, counts).to(accelerator.device)
+        self.watch = LossWatch(folder, accelerator.device)
 
     def run(self) -> None:
         """Train from where the run is to its last epoch."""
@@ -109,7 +119,10 @@ class Training:
         ):
             while self.progress.epoch < self.config.train.epochs:
                 self._train_epoch(stop, bar)
-                self._finish_epoch()
+                if not stop.noticed:
+                    self._finish_epoch()
+                if stop.noticed or stop.requested():
+                    self._interrupt(stop)
 
     def class_counts(self) -> dict[str, int]:
         """Count the crops of each class that are trained on."""
@@ -118,7 +131,15 @@ class Training:
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def weights(self) -> nn.Module:
-        """Give the model with the weights to evaluate and to save: the averaged ones where there are any."""
+        """Give the model with the weights to save: the averaged ones where there are any.
+
+        Every process has to call it; where FSDP shares the weights out, only the main one gets them.
+        """
+        if self.whole is not None:
+            gathered = self.accelerator.get_state_dict(self.model)
+            if self.accelerator.is_main_process:
+                self.whole.load_state_dict(gathered)
+            return self.whole
         unwrapped: nn.Module = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         return self._averaged_model() or unwrapped
 
@@ -156,6 +177,7 @@ class Training:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             loss_sum += loss.detach()
+            self.watch.add(loss, indices, progress.step, self.optimizer.param_groups[0]['lr'])
             progress.batch += 1
             if accelerator.sync_gradients:
                 progress.step += 1
@@ -166,8 +188,7 @@ class Training:
                     break
         progress.loss_sum = accelerator.reduce(loss_sum, 'mean').item()
         progress.seconds = time.perf_counter() - started
-        if stop.noticed:
-            self._interrupt(stop)
+        self.watch.look()
 
     def _timed(self, loader: Any) -> Iterator[Any]:
         """Give the batches of a loader, and sum up the time that they keep the training waiting."""
@@ -183,6 +204,7 @@ class Training:
     def _finish_epoch(self) -> None:
         """Evaluate, log and save, and turn to the next epoch."""
         progress, started = self.progress, time.perf_counter()
+        self._share_statistics()
         progress.epoch += 1
         last = progress.epoch == self.config.train.epochs
         validated = self._validate() if last or progress.epoch % self.config.run.evaluate_every == 0 else {}
@@ -197,15 +219,15 @@ class Training:
             'waited_for_crops': round(progress.waited, 3),
         }
         progress.batch, progress.loss_sum = 0, 0.0
-        if not math.isfinite(entry['train_loss']):
-            raise InputError(
-                f'The loss is {entry["train_loss"]} in epoch {progress.epoch} at a learning rate of '
-                f'{entry["learning_rate"]:.2g}. Lower --lr, or clip with --clip-grad 1. '
-                f'The checkpoints of earlier epochs are in {self.folder}.'
-            )
         self._log(entry)
         if last or progress.epoch % self.config.run.checkpoint_every == 0:
             self._save()
+
+    def _share_statistics(self) -> None:
+        """Give every process the main one's statistics of batch norms: each has seen crops of its own."""
+        if self.accelerator.num_processes > 1:
+            for model in filter(None, (self.accelerator.unwrap_model(self.model), self._averaged_model())):
+                distribute_bn(model, self.accelerator.num_processes, reduce=False)
 
     def _validate(self) -> dict[str, float]:
         model = self._averaged_model() or self.model
@@ -245,27 +267,45 @@ class Training:
     def _interrupt(self, stop: StopSignals) -> None:
         path = self._save()
         raise Interrupted(
-            f'Stopped in epoch {self.progress.epoch + 1} after step {self.progress.step}; everything is in {path}.\n'
+            f'Stopped after {self.progress.epoch} epochs and {self.progress.step} steps; everything is in {path}.\n'
             f'Go on with: accelerate launch train_scripts/finetune.py --resume {self.folder}',
             stop.signal_number or signal.SIGINT,
         )
 
     def _resume(self) -> None:
         """Load the newest checkpoint of the run, if any, and cut the log back to it."""
-        checkpoints = find_checkpoints(self.folder / 'checkpoints')
-        if not checkpoints:
-            return
-        self.progress = load_checkpoint(self.accelerator, checkpoints[-1], self._averaged_model())
-        self.accelerator.print(f'going on from {checkpoints[-1]}')
-        log = self.folder / 'log.jsonl'
-        if self.accelerator.is_main_process and log.is_file():
-            lines = [line for line in log.read_text().splitlines() if json.loads(line)['epoch'] <= self.progress.epoch]
-            write_text(log, ''.join(f'{line}\n' for line in lines))
+        checkpoint = newest_checkpoint(self.accelerator, self.folder / 'checkpoints')
+        if checkpoint is not None:
+            self.progress = load_checkpoint(self.accelerator, checkpoint, self._averaged_model())
+            self.accelerator.print(f'going on from {checkpoint}')
+        if self.accelerator.is_main_process:
+            _cut_log(self.folder / 'log.jsonl', self.progress.epoch)
 
     def _start_trackers(self) -> None:
         if self.config.run.tracker != 'none':
             options = {key: str(value) for key, value in flat(self.config).items()}
             self.accelerator.init_trackers('timm_convattn', config=options)
+
+
+def _cut_log(path: Path, epochs: int) -> None:
+    """Keep the lines of the first epochs; a process that died may have left half a line at the end."""
+    kept = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            if json.loads(line)['epoch'] <= epochs:
+                kept.append(line)
+        except ValueError:
+            break
+    if path.is_file():
+        write_text(path, ''.join(f'{line}\n' for line in kept))
+
+
+def _check_batches_of_one(model: nn.Module, data_config: dict[str, Any]) -> None:
+    """Refuse batches of one crop for a network that finds no batch statistics in them."""
+    try:
+        copy.deepcopy(model).train()(torch.zeros(1, *data_config['input_size']))
+    except (AssertionError, ValueError) as error:
+        raise InputError(f'The network cannot train on batches of one crop: {error}') from None
 
 
 def _create_normalize(config: Config, data_config: dict[str, Any]) -> Normalize:

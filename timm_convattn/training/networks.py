@@ -1,7 +1,9 @@
 """The network of a run: a timm model, made or loaded for the crops at hand."""
 
 import difflib
+import reprlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import timm
@@ -11,7 +13,7 @@ import yaml
 import timm_convattn  # noqa: F401  registers the models
 from timm_convattn.errors import InputError
 from timm_convattn.hub import pretrained_cfg
-from timm_convattn.hub.loading import fetch_weights
+from timm_convattn.hub.loading import check_weights, fetch_weights
 from timm_convattn.training.config import ModelConfig
 
 __all__ = ['create_network', 'load_network', 'network_input']
@@ -60,9 +62,13 @@ def load_network(name: str) -> tuple[nn.Module, list[str]]:
     """
     _check_name(name)
     model = _create(name, pretrained=True)
-    names = pretrained_cfg(model).get('label_names')
-    if not names:
-        raise InputError(f'{name} does not name its classes (label_names in config.json), so they cannot be compared.')
+    names: Any = pretrained_cfg(model).get('label_names')
+    is_list = isinstance(names, list | tuple) and all(isinstance(label, str) for label in names)
+    if not is_list or len(names) != cast(Any, model).num_classes:
+        raise InputError(
+            f'{name} does not name its {cast(Any, model).num_classes} classes: label_names in config.json is '
+            f'{reprlib.repr(names)}, so they cannot be compared.'
+        )
     return model, list(names)
 
 
@@ -103,9 +109,9 @@ def _model_args(pairs: Sequence[str]) -> dict[str, Any]:
     return args
 
 
-def _fetch_weights(name: str) -> None:
+def _fetch_weights(name: str) -> Path | None:
     try:
-        fetch_weights(name)
+        return fetch_weights(name)
     except InputError as error:
         if ':' in name:
             raise
@@ -114,8 +120,9 @@ def _fetch_weights(name: str) -> None:
 
 def _create(name: str, pretrained: bool, img_size: tuple[int, int] | None = None, **kwargs: Any) -> nn.Module:
     """Call timm; what the user can mend becomes an `InputError`."""
+    weights = None
     if pretrained and 'pretrained_cfg_overlay' not in kwargs:
-        _fetch_weights(kwargs.get('backbone', name) if name == 'convattn' else name)
+        weights = _fetch_weights(kwargs.get('backbone', name) if name == 'convattn' else name)
     try:
         try:
             model: nn.Module = timm.create_model(name, pretrained=pretrained, img_size=img_size, **kwargs)
@@ -123,6 +130,10 @@ def _create(name: str, pretrained: bool, img_size: tuple[int, int] | None = None
             if "'img_size'" not in str(error):
                 raise
             model = timm.create_model(name, pretrained=pretrained, **kwargs)  # takes any size without being told
-    except (RuntimeError, TypeError, ValueError, OSError, KeyError) as error:
-        raise InputError(f'{name} could not be created: {error}') from error
+        if weights is not None and ':' in name:  # those that timm names are known
+            check_weights(weights, model, name)
+    except InputError:
+        raise
+    except Exception as error:  # a configuration from elsewhere can lead timm to anything
+        raise InputError(f'{name} could not be created ({type(error).__name__}: {error}).') from error
     return model

@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 import yaml
-from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from timm_convattn.errors import InputError
@@ -26,7 +26,6 @@ MAY_CHANGE = {
 
 def choose_folder(config: Config) -> Path:
     """Name the run folder, the same for all processes; nothing is written."""
-    PartialState(cpu=parse_flag_from_env('ACCELERATE_USE_CPU'))  # joins the processes, as Accelerator does
     folder = str(config.run.output or Path('runs') / f'{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}')
     return Path(broadcast_object_list([folder])[0])
 
