@@ -12,7 +12,7 @@ import yaml
 
 from timm_convattn.errors import InputError
 
-__all__ = ['fresh_folder', 'read_yaml', 'write_bytes', 'write_json', 'write_text']
+__all__ = ['describe_free_space', 'fresh_folder', 'read_yaml', 'write_bytes', 'write_json', 'write_text']
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def read_yaml(path: Path, wanted: str, hint: str) -> dict[str, Any]:
         raise InputError(f'There is no file {path}, wanted {wanted}. {hint}')
     try:
         content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates that do not exist are a ValueError
         raise InputError(f'{path} is no YAML file: {error}') from error
     if not isinstance(content, dict):
         raise InputError(f'{path} holds a {type(content).__name__}, wanted {wanted}.')
@@ -75,3 +75,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     beside = path.with_name(f'.{path.name}')
     beside.write_bytes(content)
     beside.replace(path)
+
+
+def describe_free_space(folder: Path) -> str:
+    """Say how much room is left where a folder is, or would be."""
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return f'{shutil.disk_usage(place).free / 1e6:,.0f} MB are free on its disk'

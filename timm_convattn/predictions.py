@@ -58,10 +58,12 @@ class Predictions:
             with safetensors.safe_open(path, 'numpy') as file:
                 names = tuple(json.loads(file.metadata()['class_names']))
                 logits, labels = file.get_tensor('logits'), file.get_tensor('labels')
-        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f'{path} cannot be read as predictions ({type(error).__name__}: {error}).') from error
-        if logits.shape != (len(labels), len(names)):
+        is_known = logits.dtype == np.float32 and labels.dtype == np.int64 and labels.ndim == 1
+        if not is_known or logits.shape != (len(labels), len(names)):
             raise InputError(
-                f'{path} holds logits of shape {logits.shape} for {len(labels)} labels of {len(names)} classes.'
+                f'{path} holds logits {logits.shape} ({logits.dtype}) and labels {labels.shape} ({labels.dtype}) of '
+                f'{len(names)} classes, wanted (N, {len(names)}) of float32 and (N,) of int64.'
             )
         return cls(logits, labels, names)

@@ -67,11 +67,13 @@ class Rejection:
             sureness = np.array(content['held_out']['confidence'], np.float64)
             hits = np.array(content['held_out']['hit']) == 1
             temperature = float(content['temperature'])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise InputError(f'{path} cannot be read ({type(error).__name__}: {error}).') from error
-        if sureness.ndim != 1 or sureness.shape != hits.shape or not len(hits) or not temperature > 0:
+        fits = sureness.ndim == 1 and sureness.shape == hits.shape and len(hits) > 0
+        if not (fits and np.isfinite(sureness).all() and 0 < temperature < np.inf):
             raise InputError(
-                f'{path} holds {sureness.shape} confidences, {hits.shape} hits and a temperature of {temperature}.'
+                f'{path} holds {sureness.shape} confidences, {hits.shape} hits and a temperature of {temperature}; '
+                'wanted as many numbers of each, and a positive temperature.'
             )
         return cls(temperature, sureness, hits)
 

@@ -76,6 +76,7 @@ def test_crops_from_the_hub_train_a_model_and_are_named_in_its_card(pushed, hub,
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_crops_that_stream_from_the_hub_train_a_model_twice_the_same(pushed, script, tmp_path):
     repo_id, _ = pushed
     args = ['--data', repo_id, '--streaming', '--img-size', 32, '--batch-size', 8, '--epochs', 1, '--threads', 1]

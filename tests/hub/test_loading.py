@@ -112,6 +112,7 @@ def test_pretrained_resnet_computes_what_the_backbone_on_the_hub_computes(hub, b
     assert torch.equal(kept, backbone.layer4[0].conv2.weight[:448])
 
 
+@pytest.mark.slow
 def test_pretrained_vgg_gives_the_features_of_the_backbone_on_the_hub(hub, backbone_weights):
     backbone = backbone_weights('vgg16', 'vgg16.tv_in1k')
     model = timm.create_model('avgg16_relmha', pretrained=True, num_classes=4).eval()

@@ -31,7 +31,7 @@ tasks = [Task(f'run{seed}', (*args, '--seed', str(seed)), script, place=out) for
 
 def kill_a_node_that_works() -> None:
     """Wait until both nodes train, and end all that runs on one, as if its plug were pulled."""
-    while len({path.parent for path in Path(out).glob('*/checkpoints/step_*')}) < 2:
+    while len({path.parent for path in Path(out).glob('*/checkpoints/epoch_*')}) < 2:
         time.sleep(0.2)
     raylet = psutil.Process(nodes[0].all_processes['raylet'][0].process.pid)
     for process in [raylet, *raylet.children(recursive=True)]:

@@ -141,7 +141,10 @@ def bent(path, value):
         ('studies: [', 'no YAML'),
         ('a: 1', 'needs "studies"'),
         (bent(['studies', 'table2', 'rows'], {}), 'study table2 has no rows'),
-        (bent(['studies', 'table2', 'rows', 'ours', 'lrr'], 1), 'row ours: lrr cannot be given here'),
+        (
+            bent(['studies', 'table2', 'rows', 'ours', 'lrr'], 1),
+            'row ours: there is no option "lrr". Did you mean "lr"',
+        ),
         (bent(['studies', 'table2', 'rows', 'ours', 'output'], 'x'), 'row ours: output cannot be given here'),
         (bent(['studies', 'table2', 'rows', 'ours', 'model'], '../x'), 'wanted the name of a timm model'),
         (bent(['studies', 'table2', 'rows', 'ours', 'against'], 'nobody'), 'compares with nobody, but has plain, ours'),

@@ -170,7 +170,11 @@ def built_crops(folder: Path, options: dict[str, Any] | None = None) -> CropSet 
     """
     if not (folder / 'crops.json').is_file():
         return None
-    made = CropSet(**json.loads((folder / 'crops.json').read_text()))
+    try:
+        made = CropSet(**json.loads((folder / 'crops.json').read_text()))
+        sum(sum(counts.values()) for counts in made.counts.values())
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f'{folder / "crops.json"} cannot be read ({error}). Build the crops again.') from error
     if options is not None and made.options != _options(**options):
         raise InputError(
             f'{folder} was built with other options: {made.options}. Give another folder, or the same options.'

@@ -10,6 +10,7 @@ Both annotation files are COCO. Categories go by their name, since the ids diffe
 import gc
 import json
 import math
+import reprlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from timm_convattn.errors import InputError
 
@@ -179,7 +180,9 @@ def _read_split(root: Path, annotations: Path, layout: Layout, bits: int) -> Spl
     images, objects, categories = (
         _list_of_dicts(coco, key, annotations) for key in ('images', 'annotations', 'categories')
     )
-    names = {_get(item, 'id', int, annotations): _get(item, 'name', str, annotations) for item in categories}
+    names = {
+        _get(item, 'id', int, annotations): _printable(_get(item, 'name', str, annotations)) for item in categories
+    }
     sizes: dict[int, tuple[int, int]] = {}
     for item in images:
         image_id = _get(item, 'id', int, annotations)
@@ -190,13 +193,13 @@ def _read_split(root: Path, annotations: Path, layout: Layout, bits: int) -> Spl
     split = Split()
     boxes: dict[int, list[Box]] = {image_id: [] for image_id in sizes}
     for item in objects:
-        image_id = item.get('image_id')
-        if not isinstance(image_id, int) or image_id not in sizes:
+        image_id, category_id = item.get('image_id'), item.get('category_id')
+        if type(image_id) is not int or image_id not in sizes:
             split.dropped['box of an image that is not listed'] += 1
             continue
-        category = names.get(item.get('category_id'))
+        category = names.get(category_id) if type(category_id) is int else None
         if category is None:
-            split.dropped[f'unknown category id {item.get("category_id")}'] += 1
+            split.dropped[f'unknown category id {_printable(category_id)}'] += 1
             continue
         box = _clip(category, item.get('bbox'), sizes[image_id])
         if isinstance(box, Box):
@@ -204,32 +207,44 @@ def _read_split(root: Path, annotations: Path, layout: Layout, bits: int) -> Spl
         else:
             split.dropped[box] += 1
 
-    folder = annotations.parent
-    resolved = folder.resolve()
+    resolved = annotations.parent.resolve()
     for item in images:
         image_id = item['id']
         if boxes[image_id]:
             file_name = _get(item, 'file_name', str, annotations)
             if bits == 16:
                 file_name = f'{layout.sixteen_bit}/{Path(file_name).stem}.tiff'
-            path = folder / file_name
-            if not path.resolve().is_relative_to(resolved):
-                raise InputError(
-                    f'{annotations} names the file {file_name!r}, which lies outside {folder}. '
-                    'Refused: annotations may only name files of their own folder.'
-                )
+            path, is_there = _locate(file_name, annotations, resolved)
             source = path.relative_to(root).as_posix()
-            if path.is_file():
+            if is_there:
                 split.frames.append(Frame(path, source, *sizes[image_id], tuple(boxes[image_id])))
             else:
                 split.missing.append(source)
     return split
 
 
+def _locate(file_name: str, annotations: Path, resolved: Path) -> tuple[Path, bool]:
+    """Give the path of a frame that annotations name, and whether it is a file; `resolved` is their folder."""
+    path = annotations.parent / file_name
+    try:
+        file_name.encode()  # half a surrogate pair can be no file's name, and cannot be shown
+        is_inside, is_there = path.resolve().is_relative_to(resolved), path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a NUL, through a ring of links
+        raise InputError(
+            f'{annotations} names the file {_printable(file_name)!r}, which cannot be one ({error}).'
+        ) from error
+    if not is_inside:
+        raise InputError(
+            f'{annotations} names the file {_printable(file_name)!r}, which lies outside {annotations.parent}. '
+            'Refused: annotations may only name files of their own folder.'
+        )
+    return path, is_there
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         coco = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f'{path} is no complete JSON file ({error}). Unpack or download it again.') from error
     if not isinstance(coco, dict):
         raise InputError(f'{path} holds a {type(coco).__name__}, wanted a COCO object with images and annotations.')
@@ -246,8 +261,15 @@ def _list_of_dicts(coco: dict[str, Any], key: str, path: Path) -> list[dict[str,
 def _get(item: dict[str, Any], key: str, kind: type, path: Path) -> Any:
     value = item.get(key)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise InputError(f'{path}: "{key}" is {value!r} in {str(item)[:80]}, wanted {kind.__name__}.')
+        seen, where = _printable(reprlib.repr(value)), _printable(item)
+        raise InputError(f'{path}: "{key}" is {seen} in {where}, wanted {kind.__name__}.')
     return value
+
+
+def _printable(value: Any) -> str:
+    """Show what annotations say in a line that any terminal can show, whatever it is."""
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    return ''.join(char if char.isprintable() else '?' for char in text[:80])
 
 
 def _clip(category: str, bbox: Any, size: tuple[int, int]) -> Box | str:
@@ -257,15 +279,15 @@ def _clip(category: str, bbox: Any, size: tuple[int, int]) -> Box | str:
     x, y, w, h = bbox
     if w <= 0 or h <= 0:
         return 'empty or inverted box'
-    left, top = max(math.floor(x), 0), max(math.floor(y), 0)
-    right, bottom = min(math.ceil(x + w), size[0]), min(math.ceil(y + h), size[1])
+    left, top = math.floor(max(x, 0)), math.floor(max(y, 0))
+    right, bottom = math.ceil(min(x + w, size[0])), math.ceil(min(y + h, size[1]))
     if right <= left or bottom <= top:
         return 'box outside its frame'
     return Box(category, left, top, right - left, bottom - top)
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < MAX_PIXELS  # false for NaN, too
 
 
 def read_frame(frame: Frame, percentiles: tuple[float, float] | None = None) -> Image.Image:
@@ -294,6 +316,8 @@ def read_frame(frame: Frame, percentiles: tuple[float, float] | None = None) -> 
                 raise InputError(f'{frame.source} has more than {MAX_PIXELS} pixels, which no thermal camera gives.')
             if image.mode.startswith('I') or image.mode == 'F':
                 counts = np.asarray(image)
+                if not np.isfinite(counts).all():
+                    raise InputError(f'{frame.source} holds values that are no numbers.')
                 if percentiles is None:
                     raise InputError(f'{frame.source} has 16 bits. Say how to scale it: --bits 16.')
                 return Image.fromarray(scale_percentiles(counts, *percentiles))
@@ -301,7 +325,7 @@ def read_frame(frame: Frame, percentiles: tuple[float, float] | None = None) -> 
             return image if image.mode == 'L' else image.convert('L')
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers fail with whatever a broken file leads them to
         raise InputError(
             f'{frame.source} cannot be decoded ({error}). Unpack it again, or leave it out with --missing skip.'
         ) from error

@@ -6,6 +6,7 @@ epoch looks the same whatever the number of workers, processes or the point at w
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms.v2 import functional as tvf
 
+from timm_convattn.errors import InputError
+
 __all__ = [
     'Augment',
     'AugmentAmounts',
@@ -25,6 +28,7 @@ __all__ = [
     'EpochSampler',
     'Normalize',
     'ResizeToPixels',
+    'explain_broken_crop',
     'uniform',
 ]
 
@@ -50,8 +54,22 @@ class CropImages(torch.utils.data.Dataset[tuple[torch.Tensor, int, int]]):
         return len(self.crops)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
-        crop = self.crops[index % len(self)]
+        with explain_broken_crop(index % len(self)):
+            crop = self.crops[index % len(self)]
         return self.transform(crop['image']), crop['label'], index
+
+
+@contextmanager
+def explain_broken_crop(index: int) -> Iterator[None]:
+    """Turn what fails while a crop is decoded into a sentence.
+
+    Raises:
+        InputError: Naming the place of the crop in its data set.
+    """
+    try:
+        yield
+    except Exception as error:  # Pillow's readers fail with whatever a broken image leads them to
+        raise InputError(f'Crop {index} of the data set cannot be decoded ({error}). Build the crops again.') from error
 
 
 class ResizeToPixels:

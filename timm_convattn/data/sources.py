@@ -1,7 +1,6 @@
 """Where crops come from: a folder of Parquet shards, a data set on the Hub, or the embedded thermal scenes."""
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -9,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -65,6 +64,7 @@ def open_crops(source: str | None, splits: tuple[str, ...], configuration: str |
         raise InputError(f'{name} has no crops in {", ".join(missing)}; it has {seen}.')
     for split in splits:
         check_columns(crops[split], f'{name}, split {split}')
+        _check_labels(crops[split], f'{name}, split {split}')
     return crops
 
 
@@ -108,11 +108,8 @@ def describe_source(source: str | None) -> str:
 
 def describe_origin(source: str | None) -> str:
     """Name whose frames the crops are cut from, which for a folder its `crops.json` says."""
-    made = Path(source or '') / 'crops.json'
-    if source is None or not made.is_file():
-        return describe_source(source)
-    origin: str = json.loads(made.read_text()).get('origin', source)
-    return origin
+    made = None if source is None else built_crops(Path(source))
+    return describe_source(source) if made is None else made.origin
 
 
 def class_names_of(crops: Any) -> list[str]:
@@ -184,9 +181,7 @@ def copy_scene_crops(out: Path) -> CropSet:
     """Write the crops of the embedded scenes to a folder, which must not exist or be empty."""
     with fresh_folder(out) as beside:
         shutil.copytree(scene_crops(), beside, dirs_exist_ok=True)
-    made = built_crops(out)
-    assert made is not None  # it has just been copied
-    return made
+    return cast(CropSet, built_crops(out))  # it has just been copied
 
 
 def _refuse_flir_folder(folder: Path) -> None:
@@ -196,6 +191,18 @@ def _refuse_flir_folder(folder: Path) -> None:
         raise InputError(
             f'{folder} holds frames, not crops. Cut the crops first: '
             f'python train_scripts/build_dataset.py --flir-root {folder} --out CROPS'
+        )
+
+
+def _check_labels(crops: datasets.Dataset, name: str) -> None:
+    """Refuse labels that are no class, which data sets give to samples that nobody labelled."""
+    num_classes = len(class_names_of(crops))
+    labels = crops['label'][:]
+    wrong = [index for index, label in enumerate(labels) if label is None or not 0 <= label < num_classes]
+    if wrong:
+        raise InputError(
+            f'{name}: {len(wrong)} crops have labels that are none of the {num_classes} classes, the first is crop '
+            f'{wrong[0]} with {labels[wrong[0]]}. Leave them out.'
         )
 
 

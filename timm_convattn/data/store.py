@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
 
-from timm_convattn.data.pipeline import ResizeToPixels
+from timm_convattn.data.pipeline import ResizeToPixels, explain_broken_crop
 from timm_convattn.data.sources import cache_folder, content_hash
 
 __all__ = ['StoredCrops', 'as_it_is', 'open_store', 'store_path']
@@ -92,7 +92,10 @@ def _fill(path: Path, crops: datasets.Dataset, resize: ResizeToPixels) -> None:
     height, width = resize.size
     pixels = np.lib.format.open_memmap(path, mode='w+', dtype=np.uint8, shape=(len(crops), height, width))
     images: Any = crops.select_columns(['image']).cast_column('image', datasets.Image(mode='L'))
-    for index, crop in enumerate(tqdm(images, desc='Resizing crops', unit='crop', leave=False, disable=None)):
+    crops_in_order = iter(tqdm(images, desc='Resizing crops', unit='crop', leave=False, disable=None))
+    for index in range(len(crops)):
+        with explain_broken_crop(index):
+            crop = next(crops_in_order)
         pixels[index] = resize(crop['image'])[0].numpy()
     pixels.flush()
     os.chmod(path, 0o644)  # noqa: PTH101  a temporary file is for its owner alone

@@ -7,6 +7,7 @@ import datasets
 import torch
 from PIL import Image
 
+from timm_convattn.data.pipeline import explain_broken_crop
 from timm_convattn.data.sources import check_columns, explain_source, locate_source
 from timm_convattn.errors import InputError
 
@@ -103,7 +104,9 @@ class StreamedImages(torch.utils.data.IterableDataset[tuple[torch.Tensor, int, i
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int, int]]:
         for row in self.rows:
-            yield self.transform(self.image.decode_example(row['image'])), row['label'], row['index']
+            with explain_broken_crop(row['index']):
+                image = self.image.decode_example(row['image'])
+            yield self.transform(image), row['label'], row['index']
 
 
 def _number(row: dict[str, Any], index: int) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import safetensors
 import timm
+import torch.nn as nn
 from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from timm.models import parse_model_name
@@ -10,13 +12,13 @@ from timm.models import parse_model_name
 from timm_convattn.errors import InputError
 from timm_convattn.hub.failures import explain_hub_failures
 
-__all__ = ['fetch_beside', 'fetch_weights']
+__all__ = ['check_weights', 'fetch_beside', 'fetch_weights']
 
 WEIGHTS = 'model.safetensors'
 PICKLES = ('.bin', '.pth', '.pt', '.ckpt', '.pkl', '.tar')
 
 
-def fetch_weights(name: str) -> None:
+def fetch_weights(name: str) -> Path | None:
     """Bring what timm will load for a model into the cache, or refuse it.
 
     timm itself falls back to a pickle where there is no safetensors file.
@@ -24,18 +26,45 @@ def fetch_weights(name: str) -> None:
     Args:
         name: What `timm.create_model` takes: a name with weights, hf-hub:OWNER/NAME[@REVISION], or local-dir:FOLDER.
 
+    Returns:
+        The file of weights; None for a name of timm whose weights are not on the Hub.
+
     Raises:
         InputError: If there is no model.safetensors, or it cannot be fetched.
     """
     source, place = parse_model_name(name)
     if source == 'local-dir':
         _check_folder(Path(place))
-    elif source == 'hf-hub':
-        _download(place, ('config.json', WEIGHTS))
-    else:
-        cfg = timm.get_pretrained_cfg(name)
-        if cfg is not None and cfg.hf_hub_id:
-            _download(cfg.hf_hub_id, (cfg.hf_hub_filename or WEIGHTS,))
+        return Path(place) / WEIGHTS
+    if source == 'hf-hub':
+        return _download(place, ('config.json', WEIGHTS))
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is None or not cfg.hf_hub_id:
+        return None
+    return _download(cfg.hf_hub_id, (cfg.hf_hub_filename or WEIGHTS,))
+
+
+def check_weights(path: Path, model: nn.Module, name: str) -> None:
+    """Refuse what loads without a word, and makes of a model what it was not: integers for floats, and no numbers.
+
+    Args:
+        path: The file of weights.
+        model: The model that they were loaded into.
+        name: Of the model, for the message.
+
+    Raises:
+        InputError: Naming the tensor.
+    """
+    with safetensors.safe_open(path, 'pt') as file:
+        stored = set(file.keys())
+        for key, value in model.state_dict().items():
+            if not value.is_floating_point():
+                continue
+            kind = file.get_slice(key).get_dtype() if key in stored else 'F32'
+            if not kind.startswith(('F', 'BF')):
+                raise InputError(f'{name}: its weights {key} are of type {kind}, wanted floating point numbers.')
+            if not value.isfinite().all():
+                raise InputError(f'{name}: its weights {key} hold values that are no numbers. Train it again.')
 
 
 def fetch_beside(name: str, file: str) -> Path | None:
@@ -71,18 +100,20 @@ def _check_folder(folder: Path) -> None:
         raise InputError(_no_safetensors(str(folder), [path.name for path in folder.iterdir()]))
 
 
-def _download(place: str, files: tuple[str, ...]) -> None:
+def _download(place: str, files: tuple[str, ...]) -> Path:
+    """Bring files into the cache, and say where the last one lies."""
     repo_id, _, revision = place.partition('@')
     api = HfApi(library_name='timm-convattn')
     with explain_hub_failures(repo_id, 'fetch the weights of'):
         for file in files:
             try:
-                api.hf_hub_download(repo_id, file, revision=revision or None)
+                path = Path(api.hf_hub_download(repo_id, file, revision=revision or None))
             except EntryNotFoundError as error:
                 if isinstance(error, LocalEntryNotFoundError) or file != WEIGHTS:
                     raise
                 there = api.list_repo_files(repo_id, revision=revision or None)
                 raise InputError(_no_safetensors(repo_id, there)) from None
+    return path
 
 
 def _no_safetensors(place: str, files: list[str]) -> str:

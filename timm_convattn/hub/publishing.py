@@ -267,4 +267,5 @@ def _is_the_file(content: Path | bytes, entry: RepoFile) -> bool:
     data = content if isinstance(content, bytes) else content.read_bytes()
     if entry.lfs is not None:
         return hashlib.sha256(data).hexdigest() == entry.lfs.sha256
-    return hashlib.sha1(b'blob %d\0' % len(data) + data).hexdigest() == entry.blob_id  # git's name of a content
+    name = hashlib.sha1(b'blob %d\0' % len(data) + data, usedforsecurity=False)  # what git calls a content by
+    return name.hexdigest() == entry.blob_id

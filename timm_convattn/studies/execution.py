@@ -129,7 +129,7 @@ def read_results(run: Run, folder: Path) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads(path.read_text())
         sha256, accuracy = record['data']['sha256'], record['metrics']['accuracy']
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f'{path} cannot be read as results ({type(error).__name__}: {error}). Remove its folder to repeat the run.'
         ) from error

@@ -24,6 +24,7 @@ import hashlib
 import itertools
 import json
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from timm_convattn.errors import InputError
 from timm_convattn.files import read_yaml
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.statistics import SCORES, Score
-from timm_convattn.training.config import Config, TrainConfig, flat, options_as_args
+from timm_convattn.training.config import TrainConfig, checked_args, options_as_args
 
 __all__ = ['PARTS', 'Matrix', 'Row', 'Run', 'Study', 'read_matrix']
 
@@ -166,26 +167,34 @@ def read_matrix(path: Path) -> Matrix:
     content = read_yaml(path, 'a matrix of runs', 'Those of the paper are in train_scripts/studies.')
     if not isinstance(content.get('studies'), dict) or not content['studies']:
         raise InputError(f'{path} is no matrix of runs: it needs "studies", a mapping of names to rows.')
-    common = content.get('options') or {}
+    common = _mapping(content.get('options'), f'{path}: options')
     studies = {}
     for name, entry in content['studies'].items():
         if not isinstance(entry, dict) or not (entry.get('rows') or entry.get('grid')):
             raise InputError(f'{path}: study {name} has no rows, wanted rows: {{NAME: {{model: ...}}}}.')
         where = f'{path}: study {name}'
-        given_rows = {**entry.get('rows', {}), **_expand(entry.get('grid'), where)}
-        rows = {str(row): _row({**common, **(given or {})}, f'{where}, row {row}') for row, given in given_rows.items()}
+        given_rows = {**_mapping(entry.get('rows'), f'{where}: rows'), **_expand(entry.get('grid'), where)}
+        rows = {
+            str(row): _row({**common, **_mapping(given, f'{where}, row {row}')}, f'{where}, row {row}')
+            for row, given in given_rows.items()
+        }
         unknown = {row.against for row in rows.values()} - rows.keys() - {None}
         if unknown:
             raise InputError(f'{where} compares with {", ".join(map(str, unknown))}, but has {", ".join(rows)}.')
-        if entry.get('score', 'accuracy') not in SCORES:
-            raise InputError(f'{where} has score {entry["score"]!r}, wanted one of {", ".join(SCORES)}.')
         seeds = _seeds(entry.get('seeds', content.get('seeds')), where)
-        classes = tuple(entry.get('classes', ['four_class']))
-        if not classes or not set(classes) <= CLASSES.keys():
-            raise InputError(f'{where} has classes {list(classes)}, wanted some of {", ".join(CLASSES)}.')
-        title, score = str(entry.get('title', name)), entry.get('score', 'accuracy')
-        studies[str(name)] = Study(str(name), seeds, classes, rows, title, score)
+        classes, score = entry.get('classes', ['four_class']), entry.get('score', 'accuracy')
+        if score not in list(SCORES):
+            raise InputError(f'{where} has score {reprlib.repr(score)}, wanted one of {", ".join(SCORES)}.')
+        if not isinstance(classes, list) or not classes or not all(entry in list(CLASSES) for entry in classes):
+            raise InputError(f'{where} has classes {reprlib.repr(classes)}, wanted some of {", ".join(CLASSES)}.')
+        studies[str(name)] = Study(str(name), seeds, tuple(classes), rows, str(entry.get('title', name)), score)
     return Matrix(path.stem, str(content.get('about', '')), studies)
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is not None and not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
+        raise InputError(f'{where} is {reprlib.repr(value)}, wanted a mapping of names.')
+    return value or {}
 
 
 def _expand(grid: Any, where: str) -> dict[str, dict[str, Any]]:
@@ -193,8 +202,10 @@ def _expand(grid: Any, where: str) -> dict[str, dict[str, Any]]:
     if grid is None:
         return {}
     if not isinstance(grid, dict) or not isinstance(grid.get('of'), dict):
-        raise InputError(f'{where}: grid is {grid!r}, wanted {{of: OPTIONS, NAME: [VALUES]}}.')
+        raise InputError(f'{where}: grid is {reprlib.repr(grid)}, wanted {{of: OPTIONS, NAME: [VALUES]}}.')
     axes = {name: values for name, values in grid.items() if name != 'of'}
+    if not all(isinstance(values, list) for values in axes.values()):
+        raise InputError(f'{where}: grid is {reprlib.repr(grid)}, wanted a list of values for each name.')
     rows = {}
     for values in itertools.product(*axes.values()):
         args = [f'{name}={value}' for name, value in zip(axes, values, strict=True)]
@@ -203,8 +214,10 @@ def _expand(grid: Any, where: str) -> dict[str, dict[str, Any]]:
 
 
 def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) for seed in seeds):
-        raise InputError(f'{where}: seeds are {seeds!r}, wanted a list of whole numbers, such as [0, 1, 2].')
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise InputError(
+            f'{where}: seeds are {reprlib.repr(seeds)}, wanted a list of whole numbers, such as [0, 1, 2].'
+        )
     if len(set(seeds)) < len(seeds):
         raise InputError(f'{where}: seeds {seeds} name one twice.')
     return tuple(seeds)
@@ -213,14 +226,20 @@ def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
 def _row(given: dict[str, Any], where: str) -> Row:
     options = {key: value for key, value in given.items() if key not in ('against', 'paper')}
     _check_options(options, where)
-    return Row(options, given.get('against'), given.get('paper'))
+    against, paper = given.get('against'), given.get('paper')
+    if not all(name is None or isinstance(name, str) for name in (against, paper)):
+        raise InputError(f'{where}: against and paper name rows, but are {reprlib.repr((against, paper))}.')
+    return Row(options, against, paper)
 
 
 def _check_options(options: dict[str, Any], where: str) -> None:
-    known = flat(Config()).keys() | {'crops_seen'}
-    wrong = sorted(key for key in options if key not in known or key in RESERVED)
+    wrong = sorted(key for key in options if key in RESERVED)
     if wrong:
-        raise InputError(f'{where}: {", ".join(wrong)} cannot be given here; rows take options of finetune.py.')
+        raise InputError(f'{where}: {", ".join(wrong)} cannot be given here, a study chooses it.')
+    crops_seen = options.get('crops_seen', 1)
+    if type(crops_seen) is not int or crops_seen < 1:
+        raise InputError(f'{where}: crops_seen is {reprlib.repr(crops_seen)}, wanted a number of crops.')
+    checked_args({key: value for key, value in options.items() if key != 'crops_seen'}, where)
     if 'model' not in options:
         raise InputError(f'{where} names no model.')
     if 'crops_seen' in options and 'epochs' in options:
