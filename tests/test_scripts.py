@@ -99,21 +99,6 @@ def test_help_is_grouped_and_names_every_option(root):
         assert flag in finished.stdout
 
 
-def test_two_processes_train_and_evaluate_every_crop_once(root, short_run, tmp_path):
-    # accelerate starts several processes on one CPU only through MPI; torchrun needs nothing
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', 2]
-    command += ['train_scripts/finetune.py', '--output', tmp_path / 'run', '--epochs', 1, '--limit-train', 128]
-    finished = run(root, *command, '--threads', 1, env={**os.environ, 'ACCELERATE_USE_CPU': 'true'})
-    assert finished.returncode == 0, finished.stderr
-    results = json.loads((tmp_path / 'run' / 'results.json').read_text())
-    alone = json.loads((short_run[0] / 'results.json').read_text())
-    assert results['environment']['hardware']['processes'] == 2
-    assert results['metrics']['num_samples'] == alone['metrics']['num_samples']
-    support = [[row['support'] for row in r['metrics']['per_class'].values()] for r in (results, alone)]
-    assert support[0] == support[1]
-    assert finished.stdout.count('epoch 1/1') == 1
-
-
 @pytest.mark.slow
 def test_quickstart_passes_090_macro_f1_and_hardly_waits_for_crops(root, tmp_path):
     finished = run(root, *LAUNCH, 'train_scripts/finetune.py', '--output', tmp_path / 'run')

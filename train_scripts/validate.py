@@ -26,6 +26,7 @@ from timm_convattn.report import (
 from timm_convattn.selective import confidence, selective_metrics
 from timm_convattn.training.evaluation import BATCH_SIZE, evaluation_record, use_threads
 from timm_convattn.training.networks import load_network
+from timm_convattn.training.processes import join_processes
 
 COLUMNS = 12  # crops of each class that are drawn
 
@@ -62,6 +63,7 @@ class Args:
 def main(args: Args) -> None:
     """Evaluate, show and write."""
     rejection, threshold = choose_rejection(args)
+    join_processes()
     accelerator = Accelerator(mixed_precision='no')
     use_threads(accelerator, args.threads)
     model, class_names = load_network(args.model)
