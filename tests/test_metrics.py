@@ -1,6 +1,8 @@
 """Metrics against values counted by hand and against scikit-learn."""
 
 import math
+import tempfile
+from pathlib import Path
 
 import evaluate
 import numpy as np
@@ -84,10 +86,26 @@ def test_batches_give_what_one_call_gives_and_metrics_combine():
     assert metric.compute() == {key: value for key, value in whole.items() if key != 'num_samples'}
 
 
-@pytest.mark.parametrize('labels', [[0.9, 1.2], torch.tensor([0.0, 1.0]), np.array([True, False])])
+@pytest.mark.parametrize('labels', [[0.9, 1.2], [0.5], torch.tensor([0.0, 1.0]), np.array([True, False])])
 def test_labels_that_are_not_integers_are_refused(labels):
-    with pytest.raises(ValueError, match=r'predictions are of type .*, wanted integers'):
-        compute_metrics(labels, [0, 1], NAMES)
+    with pytest.raises(ValueError, match=r'^predictions are of type .*, wanted integers'):
+        compute_metrics(labels, [0, 1][: len(labels)], NAMES)
+    with pytest.raises(ValueError, match=r'^references are of type .*, wanted integers'):
+        compute_metrics([0, 1][: len(labels)], labels, NAMES)
+
+
+def test_metrics_write_no_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    metric = ClassReport(NAMES)
+    metric.add_batch(predictions=[0, 1], references=[0, 2])
+    assert metric.compute()['macro_f1'] == 0.5
+    assert [path for path in tmp_path.rglob('*') if path.is_file()] == []
+    assert Path(metric.data_dir).is_relative_to(tmp_path)
+
+
+def test_metric_describes_itself():
+    assert Accuracy(NAMES).description == 'Share of samples whose predicted class is the true one.'
+    assert Accuracy(NAMES).inputs_description == 'predictions and references: labels, as integers'
 
 
 def test_accuracy_by_size_groups_crops_from_small_to_large():
@@ -102,14 +120,16 @@ def test_accuracy_by_size_groups_crops_from_small_to_large():
 
 
 def test_labels_of_no_class_are_refused():
-    with pytest.raises(ValueError, match='predictions hold labels from 0 to 4, wanted 0 to 3'):
+    with pytest.raises(ValueError, match=r'^predictions hold labels from 0 to 4, wanted 0 to 3 \(4 classes\)\.$'):
         compute_metrics([0, 4], [0, 1], NAMES)
+    with pytest.raises(ValueError, match=r'^references hold labels from -1 to 1, wanted 0 to 3'):
+        compute_metrics([0, 1], [-1, 1], NAMES)
 
 
 def test_nothing_to_compute_is_refused():
-    with pytest.raises(ValueError, match='no samples'):
+    with pytest.raises(ValueError, match=r'^There are no samples to evaluate on'):
         compute_metrics([], [], NAMES)
-    with pytest.raises(ValueError, match='no labels to compute a metric of'):
+    with pytest.raises(ValueError, match=r'^There are no labels to compute a metric of'):
         Accuracy(NAMES).compute()
 
 

@@ -1,13 +1,13 @@
 """The scripts as a person starts them: real processes, the embedded scenes, real signals."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from script_runner import run_script
 
 LAUNCH = [sys.executable, '-m', 'accelerate.commands.launch']
 
@@ -90,8 +90,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(root, short_run, tmp_path):
     assert list((tmp_path / 'run' / 'checkpoints').iterdir())
 
 
-def test_help_is_grouped_and_names_every_option(root):
-    finished = run(root, sys.executable, 'train_scripts/finetune.py', '--help', env={**os.environ, 'COLUMNS': '100'})
+def test_help_is_grouped_and_names_every_option(root, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '100')
+    finished = run_script(root / 'train_scripts' / 'finetune.py', '--help')
     assert finished.returncode == 0
     for group in ('data options', 'model options', 'train options', 'run options'):
         assert group in finished.stdout

@@ -13,6 +13,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import HfApi, constants
 from huggingface_hub.utils import close_session
+from script_runner import ScriptServer
 
 TINY_RUN = [
     *('--model', 'aresnet18_relmha', '--img-size', '32', '--in-chans', '1', '--batch-size', '8'),
@@ -130,11 +131,10 @@ def publication(hub, finished_run, card_template):
 @pytest.fixture(scope='session')
 def script(root, environment):
     """Runs a script in a process of its own."""
+    server = ScriptServer(environment)
 
     def run(name, *args, **changes):
-        changed = {**environment, **changes}
-        variables = {key: value for key, value in changed.items() if value is not None}
-        command = [sys.executable, f'train_scripts/{name}', *map(str, args)]
-        return subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, timeout=300)
+        return server.run(root / 'train_scripts' / name, *args, **changes)
 
-    return run
+    yield run
+    server.stop()

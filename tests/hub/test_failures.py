@@ -39,9 +39,7 @@ def test_namespace_of_someone_else_is_refused_with_ones_own(script, finished_run
     assert 'cannot write to other/: use you/x' in refusal(script, finished_run, 'other/x')
 
 
-@pytest.mark.parametrize(
-    'name', ['justaname', *(pytest.param(name, marks=pytest.mark.slow) for name in ('you/', '/x'))]
-)
+@pytest.mark.parametrize('name', ['justaname', 'you/', '/x'])
 def test_name_without_owner_is_refused(script, finished_run, name):
     assert 'wanted owner/name' in refusal(script, finished_run, name)
 
@@ -87,7 +85,6 @@ def test_rate_limit_that_passes_is_waited_for(hub, publication):
     assert 'new.bin' in hub.api().list_repo_files(made.repo_id)
 
 
-@pytest.mark.slow
 def test_repository_that_is_not_there_is_said(script, hub):
     said = script('validate.py', '--model', 'hf-hub:you/nothing')
     assert said.returncode == 1

@@ -172,6 +172,7 @@ def test_missing_model_and_missing_weights_are_told_apart(hub, tmp_path):
         fetch_weights(f'hf-hub:{repo_id}@v7')
 
 
+@pytest.mark.parametrize('published', ['aresnet18_relmha', 'convattn'], indirect=True)
 def test_plain_python_with_one_import_loads_a_published_model(published, environment):
     _, repo_id, _ = published
     program = f'import timm, timm_convattn; print(timm.create_model("hf-hub:{repo_id}", pretrained=True).num_classes)'

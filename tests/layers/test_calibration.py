@@ -81,6 +81,17 @@ def test_second_calibration_and_trained_norms_change_nothing(models, images):
     assert calibrate_norms(timm.create_model('resnet18'), [images]) == 0
 
 
+@pytest.mark.parametrize('learned', ['bias', 'running_mean', 'running_var'])
+def test_norm_that_has_learned_one_thing_is_left_alone(models, images, learned):
+    _, model = models
+    norm = next(module.norm for module in model.modules() if isinstance(module, ConvAttn))
+    with torch.no_grad():
+        norm.state_dict()[learned][3] += 0.5
+    before = {key: value.clone() for key, value in norm.state_dict().items()}
+    assert calibrate_norms(model, [images]) == 2
+    assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())
+
+
 def test_no_batches_are_refused_and_nothing_changes(models):
     _, model = models
     before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from timm.layers import LayerNorm2d
+from timm.layers import LayerNorm2d, LayerNormAct2d
 from timm.models.resnet import Bottleneck
 from torch import nn
 
 from timm_convattn.layers import ConvAttn, ConvAttnStage
-from timm_convattn.layers.conv_attn import Transition
+from timm_convattn.layers.conv_attn import Transition, split_attn_args
 
 
 def strided_conv(dim: int, dim_out: int) -> nn.Module:
@@ -70,21 +70,79 @@ def test_both_paths_meet_at_the_same_size(height, width, ceil):
     assert form.eval()(x).shape == (1, 9, *conv(x).shape[-2:])
 
 
+@pytest.mark.parametrize(('size', 'short'), [((1, 4), 'low'), ((4, 1), 'narrow')])
+def test_map_that_a_max_pool_leaves_nothing_of_is_refused(size, short):
+    form = ConvAttn(max_pool_path(4, 8), 4, 8, 4, stride=2, ceil=False, num_heads=1)
+    with pytest.raises(
+        AssertionError, match=rf'^The map is too {short} for this stage to halve it: enlarge the image\.$'
+    ):
+        form(torch.randn(2, 4, *size))
+    strided = ConvAttn(strided_conv(4, 8), 4, 8, 4, stride=2, num_heads=1)
+    assert min(strided(torch.randn(2, 4, *size)).shape[2:]) == 1
+
+
+BATCH_OF_ONE = (
+    r'^A single image whose map is a single position has no batch statistics: train with a larger batch or image, '
+    r'or call eval\(\)\.$'
+)
+
+
 @pytest.mark.parametrize(('ceil', 'single', 'several'), [(True, (2, 2), (2, 3)), (False, (3, 2), (4, 2))])
 def test_one_image_with_a_map_of_one_position_says_what_to_do_instead_of_failing_inside_batch_norm(
     ceil, single, several
 ):
-    conv = strided_conv(4, 8) if ceil else max_pool_path(4, 8)
-    form = ConvAttn(nn.Sequential(conv, nn.BatchNorm2d(8)), 4, 8, (4, 4), stride=2, ceil=ceil, num_heads=1)
-    with pytest.raises(AssertionError, match='train with a larger batch or image, or call eval'):
+    conv = strided_conv(4, 16) if ceil else max_pool_path(4, 16)
+    form = ConvAttn(nn.Sequential(conv, nn.BatchNorm2d(16)), 4, 16, (4, 4), stride=2, ceil=ceil, num_heads=1)
+    with pytest.raises(AssertionError, match=BATCH_OF_ONE):
         form(torch.randn(1, 4, *single))
-    with pytest.raises(torch.jit.Error, match='train with a larger batch or image, or call eval'):
-        torch.jit.script(form)(torch.randn(1, 4, *single))
-    for batch, size in [(2, single), (1, several)]:
+    for batch, size in [(2, single), (1, several), (1, several[::-1])]:
         assert form(torch.randn(batch, 4, *size)).isfinite().all()
     assert form.eval()(torch.randn(1, 4, *single)).isfinite().all()
-    plain = ConvAttn(conv, 4, 8, (4, 4), stride=2, ceil=ceil, num_heads=1, norm_layer=LayerNorm2d)
+    plain = ConvAttn(conv, 4, 16, (4, 4), stride=2, ceil=ceil, num_heads=1, norm_layer=LayerNorm2d)
     assert plain(torch.randn(1, 4, *single)).isfinite().all()
+
+
+def test_script_of_a_form_says_so_too():
+    form = ConvAttn(strided_conv(4, 8), 4, 8, (4, 4), stride=2, num_heads=1)
+    with pytest.raises(torch.jit.Error, match='train with a larger batch or image, or call eval'):
+        torch.jit.script(form)(torch.randn(1, 4, 2, 2))
+
+
+def test_defaults_are_the_papers():
+    form = ConvAttn(nn.Conv2d(64, 64, 3, padding=1), 64, 64, 4)
+    attn = form.attn
+    assert (attn.num_heads, attn.dim_head, attn.dim_out, form.dim_attn, form.num_features) == (8, 1, 8, 8, 72)
+    assert attn.rel_pos
+    assert attn.qkv.bias is None
+    assert isinstance(attn.proj, nn.Conv2d)
+    assert attn.attn_drop.p == attn.proj_drop.p == 0
+    assert isinstance(form.norm, nn.BatchNorm2d)
+    assert Transition(4, 4).conv.kernel_size == (3, 3)
+
+
+def test_what_the_attention_is_told_reaches_it():
+    told = dict(num_heads=2, qk_ratio=0.25, v_ratio=0.5, qkv_bias=True, rel_pos=False, attn_proj=False)
+    form = ConvAttn(nn.Conv2d(64, 64, 3, padding=1), 64, 64, 4, **told, attn_drop=0.1, proj_drop=0.2)
+    attn = form.attn
+    assert (attn.num_heads, attn.dim_head, attn.dim_out) == (2, 8, 32)
+    assert not attn.rel_pos
+    assert attn.qkv.bias is not None
+    assert isinstance(attn.proj, nn.Identity)
+    assert (attn.attn_drop.p, attn.proj_drop.p) == (0.1, 0.2)
+
+
+def test_arguments_are_divided_into_those_of_the_attention_and_the_others():
+    assert split_attn_args({'num_heads': 4, 'drop_rate': 0.1}) == ({'num_heads': 4}, {'drop_rate': 0.1})
+
+
+def test_transition_is_what_it_is_told():
+    pointwise = Transition(6, 4, 1, norm_layer=LayerNorm2d, act_layer=None, device='meta')
+    assert pointwise.conv.kernel_size == (1, 1)
+    assert pointwise.conv.weight.device.type == 'meta'
+    assert isinstance(pointwise.bn, LayerNormAct2d)
+    linear = Transition(6, 4, act_layer=None).eval()
+    assert (linear(torch.randn(2, 6, 5, 5)) < 0).any()
+    assert (Transition(6, 4).eval()(torch.randn(2, 6, 5, 5)) >= 0).all()
 
 
 def resnet_blocks() -> nn.Sequential:
@@ -99,6 +157,17 @@ def test_stage_alternates_forms_and_transitions():
     assert [form.attn.width_rel.shape[0] for form in list(stage)[::2]] == [11, 5, 5]
     assert stage(torch.randn(2, 8, 7, 6)).shape == (2, stage.num_features, 4, 3)
     assert stage.num_features == 18
+
+
+def test_stage_of_max_pooled_blocks_rounds_down_and_knows_its_layers():
+    blocks = [max_pool_path(4, 8), nn.Conv2d(8, 8, 3, padding=1)]
+    layers = dict(norm_layer=LayerNorm2d, act_layer=nn.SiLU)
+    stage = ConvAttnStage(blocks, 4, 8, feat_size=(7, 6), stride=2, ceil=False, num_heads=1, **layers)
+    assert [(len(form.attn.height_rel), len(form.attn.width_rel)) for form in list(stage)[::2]] == [(13, 11), (5, 5)]
+    assert stage(torch.randn(1, 4, 7, 6)).shape == (1, 9, 3, 3)
+    assert all(isinstance(form.norm, LayerNorm2d) for form in list(stage)[::2])
+    assert any(isinstance(module, nn.SiLU) for module in stage[1].modules())
+    assert ConvAttnStage([nn.Conv2d(8, 8, 3, padding=1)], 8, 8, feat_size=6, num_heads=1).stride == 1
 
 
 def test_fresh_stage_computes_what_its_blocks_compute():
@@ -132,5 +201,5 @@ def test_what_cannot_be_built_is_refused(args, message):
 
 
 def test_stage_without_blocks_is_refused():
-    with pytest.raises(ValueError, match='needs at least one'):
+    with pytest.raises(ValueError, match=r'^The stage got no blocks, it needs at least one'):
         ConvAttnStage([], 8, 16, feat_size=6)

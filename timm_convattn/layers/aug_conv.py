@@ -80,7 +80,14 @@ class AugConv2d(nn.Conv2d):
 
     @classmethod
     def in_place_of(cls, conv: nn.Conv2d, feat_size: tuple[int, int], **kwargs: Any) -> Self:
-        """Make one with the widths, stride and padding of a convolution, for a map of `feat_size`."""
+        """Make one with the widths, stride and padding of a convolution, for a map of `feat_size`.
+
+        Raises:
+            ValueError: If the convolution is grouped, or not the same along both axes.
+        """
+        settings = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+        if conv.groups != 1 or any(len(set(setting)) > 1 for setting in settings):
+            raise ValueError(f'{conv} is grouped or not the same along both axes: attention cannot take part in it.')
         return cls(
             conv.in_channels,
             conv.out_channels,
