@@ -203,7 +203,13 @@ def test_crops_of_any_annotations_count_what_they_hold_and_appear_whole_or_not_a
 
 def encoded(format, mode='L', **options):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 16), dtype=np.uint8)
-    image = Image.fromarray(pixels.astype(np.uint16) * 200) if mode == 'I;16' else Image.fromarray(pixels).convert(mode)
+    gray = Image.fromarray(pixels)
+    if mode == 'I;16':
+        image = Image.fromarray(pixels.astype(np.uint16) * 200)
+    elif mode == 'LAB':
+        image = Image.merge('LAB', [gray] * 3)
+    else:
+        image = gray.convert(mode)
     buffer = io.BytesIO()
     image.save(buffer, format=format, **options)
     return buffer.getvalue()

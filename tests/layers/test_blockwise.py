@@ -77,6 +77,22 @@ def test_very_large_logits_stay_finite():
     assert blockwise_attention(*given).isfinite().all()
 
 
+@pytest.mark.parametrize('large', ['queries', 'keys', 'height_rel', 'width_rel', 'scale'])
+def test_one_large_factor_is_enough_to_be_careful_with_powers_of_two(large, monkeypatch):
+    monkeypatch.setattr(blockwise, 'BLOCK_LOGITS', 60)
+    q, k, v, height_rel, width_rel = (x.detach() / 10 for x in tensors(5, 7))
+    q[:, :, :, ::2] *= 10  # in some places alone, as it would be
+    factors = {name: 1e5 if name == large else 1.0 for name in ('queries', 'keys', 'height_rel', 'width_rel', 'scale')}
+    q[..., 0] *= factors['queries']
+    k[..., 3] *= factors['keys']
+    height_rel[2] *= factors['height_rel']
+    width_rel[4] *= factors['width_rel']
+    expected = formula(q * factors['scale'], k, v, height_rel, width_rel)
+    given = [x.float() for x in (q, k, v, height_rel, width_rel)]
+    found = blockwise_attention(*given, scale=factors['scale'])
+    assert ((found.double() - expected).norm() / expected.norm()) < 1e-2
+
+
 def test_graphs_that_are_captured_compute_the_same_by_the_fused_kernel():
     given = tensors(5, 7, dtype=torch.float32)
     traced = torch.jit.trace(lambda *args: attend(*args, 5, 7, 0.5), given)

@@ -9,7 +9,7 @@ from timm.utils import AttentionExtract
 from torch import nn
 
 from timm_convattn.layers import RelMha2d
-from timm_convattn.layers.rel_mha import position_logits, resample_table
+from timm_convattn.layers.rel_mha import position_logits, position_tables, resample_table
 
 
 def loop_attention(layer: RelMha2d, x: torch.Tensor) -> torch.Tensor:
@@ -144,11 +144,35 @@ def test_attention_extract_finds_the_weights_and_they_sum_to_one():
     torch.testing.assert_close(maps['attn.attn_drop'].sum(-1), torch.ones(2, 2, 16))
 
 
-def test_dropout_acts_in_train_mode_only(fused):
-    layer = RelMha2d(8, 8, 4, num_heads=2, attn_drop=0.5, proj_drop=0.5)
+@pytest.mark.parametrize('dropout', ['attn_drop', 'proj_drop'])
+def test_dropout_acts_in_train_mode_only(fused, dropout):
+    layer = RelMha2d(8, 8, 4, num_heads=2, **{dropout: 0.5})
     x = torch.randn(2, 8, 4, 4)
     assert not torch.equal(layer.train()(x), layer(x))
     assert torch.equal(layer.eval()(x), layer(x))
+
+
+def test_defaults_keep_the_width_and_project_without_biases_for_queries_keys_and_values():
+    layer = RelMha2d(32)
+    assert (layer.dim_out, layer.num_heads, layer.dim_head, layer.dim_qk) == (32, 8, 4, 32)
+    assert layer.qkv.bias is None
+    assert layer.proj.bias is not None
+    assert len(layer.height_rel) == len(layer.width_rel) == 13
+
+
+def test_parameters_start_with_the_deviation_of_what_they_are_summed_over():
+    torch.manual_seed(0)
+    layer = RelMha2d(256, 128, feat_size=40, num_heads=2)
+    torch.testing.assert_close(layer.qkv.weight.std().item(), 256**-0.5, rtol=0.03, atol=0)
+    torch.testing.assert_close(layer.proj.weight.std().item(), 128**-0.5, rtol=0.03, atol=0)
+    for table in (layer.height_rel, layer.width_rel):
+        torch.testing.assert_close(table.std().item(), 64**-0.5, rtol=0.05, atol=0)
+    assert not layer.proj.bias.any()
+
+
+def test_position_tables_are_found_by_name():
+    model = nn.ModuleDict({'with': RelMha2d(8, 8, 4, num_heads=2), 'without': RelMha2d(8, 8, 4, 2, rel_pos=False)})
+    assert position_tables(model) == {'with.height_rel', 'with.width_rel'}
 
 
 def test_it_can_be_created_on_the_meta_device_in_half_precision():
@@ -160,10 +184,17 @@ def test_it_can_be_created_on_the_meta_device_in_half_precision():
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        ({'dim_out': 12, 'num_heads': 8}, r'num_heads can be 1, 2, 3, 4, 6, 12; with 8 heads, use 8 or 16 channels'),
-        ({'dim_out': 16, 'num_heads': 8, 'qk_ratio': 0.3}, r'qk_ratio\) is 5, which num_heads=8 does not divide'),
+        (
+            {'dim_out': 12, 'num_heads': 8},
+            r'^The output of the attention \(dim_out\) is 12, .* 1, 2, 3, 4, 6, 12; with 8 heads, use 8 or 16 channels',
+        ),
+        (
+            {'dim_out': 16, 'num_heads': 8, 'qk_ratio': 0.3},
+            r'^The width of queries and keys \(dim_out \* qk_ratio\) is 5, which num_heads=8',
+        ),
         ({'num_heads': 0}, r'num_heads=0 was given, it must be at least 1'),
         ({'feat_size': 0}, r'feat_size is 0 x 0, both sides must be at least 1'),
+        ({'feat_size': (3, 0)}, r'feat_size is 3 x 0, both sides must be at least 1'),
     ],
 )
 def test_impossible_widths_are_refused_with_what_would_fit(args, message):
