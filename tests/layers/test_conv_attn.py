@@ -170,6 +170,32 @@ def test_stage_of_max_pooled_blocks_rounds_down_and_knows_its_layers():
     assert ConvAttnStage([nn.Conv2d(8, 8, 3, padding=1)], 8, 8, feat_size=6, num_heads=1).stride == 1
 
 
+@pytest.mark.parametrize('ceil', [True, False], ids=['strided', 'max-pooled'])
+def test_stage_of_another_map_computes_what_it_did_by_resampling(ceil):
+    path = strided_conv if ceil else max_pool_path
+    blocks = [path(4, 8), nn.Conv2d(8, 8, 3, padding=1)]
+    stage = ConvAttnStage(blocks, 4, 8, feat_size=(7, 6), stride=2, ceil=ceil, num_heads=1).double().eval()
+    x = torch.randn(2, 4, 11, 9, dtype=torch.float64)
+    expected = stage(x)
+    kept = stage[0].attn.height_rel
+    stage.set_feat_size((7, 6))
+    assert stage[0].attn.height_rel is kept
+    kept.requires_grad_(False)
+    stage.set_feat_size((11, 9))
+    torch.testing.assert_close(stage(x), expected)
+    tables = [(len(form.attn.height_rel), len(form.attn.width_rel)) for form in list(stage)[::2]]
+    assert tables == [(21, 17), (11, 9) if ceil else (9, 7)]
+    assert not stage[0].attn.height_rel.requires_grad
+    assert stage[0].attn.width_rel.requires_grad
+    assert stage[0].attn.height_rel.is_contiguous()
+
+
+def test_other_map_is_nothing_to_a_stage_without_positions():
+    stage = ConvAttnStage([nn.Conv2d(8, 8, 3, padding=1)], 8, 8, feat_size=6, num_heads=1, rel_pos=False)
+    stage.set_feat_size(9)
+    assert stage(torch.randn(2, 8, 9, 9)).shape == (2, 9, 9, 9)
+
+
 def test_fresh_stage_computes_what_its_blocks_compute():
     torch.manual_seed(0)
     blocks = resnet_blocks()

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.export import Dim
 
@@ -13,13 +14,23 @@ DYNAMIC = ({0: Dim('batch', min=1, max=64), 2: Dim('height', min=64, max=512), 3
 SIZES = [(3, 64, 64), (4, 96, 75), (2, 67, 130), (5, 80, 80)]
 
 
+@pytest.fixture(scope='module')
+def any_size():
+    """Skips where torch itself captures no max pool for sizes of any parity, as up to 2.10."""
+    pools = nn.Sequential(nn.MaxPool2d(3, 2, padding=1), nn.MaxPool2d(2))
+    try:
+        torch.export.export(pools, (torch.randn(2, 3, 64, 96),), dynamic_shapes=DYNAMIC)
+    except torch._dynamo.exc.UserError:
+        pytest.skip(f'torch {torch.__version__} captures a max pool for one size alone')
+
+
 def create(name):
     torch.manual_seed(0)
     return timm.create_model(name, num_classes=4, img_size=64).eval()
 
 
 @pytest.mark.parametrize('name', SMALLEST)
-def test_exported_program_takes_any_batch_height_and_width(name):
+def test_exported_program_takes_any_batch_height_and_width(any_size, name):
     model = create(name)
     program = torch.export.export(model, (torch.randn(2, 3, 64, 96),), dynamic_shapes=DYNAMIC)
     with torch.inference_mode():
@@ -34,7 +45,7 @@ SLOW_TO_EXPORT = {name for name in SMALLEST if name not in ('aresnet18_relmha', 
 @pytest.mark.parametrize(
     'name', [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_TO_EXPORT else name for name in SMALLEST]
 )
-def test_onnx_model_computes_the_same_at_any_batch_height_and_width(name, tmp_path):
+def test_onnx_model_computes_the_same_at_any_batch_height_and_width(any_size, name, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
     model = create(name)
@@ -56,7 +67,7 @@ def test_onnx_model_computes_the_same_at_any_batch_height_and_width(name, tmp_pa
 
 
 @pytest.mark.parametrize('name', SMALLEST)
-def test_compiled_model_is_one_graph_and_not_compiled_anew_for_each_size(name):
+def test_compiled_model_is_one_graph_and_not_compiled_anew_for_each_size(any_size, name):
     model = create(name)
     counter = CompileCounter()  # counts graphs and runs them as they are
     compiled = torch.compile(model, backend=counter, fullgraph=True)

@@ -242,7 +242,9 @@ def test_weights_of_another_make_are_refused_by_name(model, tiny_config, how, me
 def test_half_precision_weights_load_as_what_they_are(model):
     path = model / 'model.safetensors'
     weights = {
-        key: value.to(torch.bfloat16) if value.is_floating_point() else value
+        key: value.to(torch.bfloat16)
+        if value.is_floating_point()
+        else value.clone()  # else the file that is written to
         for key, value in safetensors.torch.load_file(path).items()
     }
     safetensors.torch.save_file(weights, path)
