@@ -20,6 +20,7 @@ from timm_convattn.data.store import as_it_is, open_store
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='memory is read from /proc'),
 ]
 

@@ -101,6 +101,7 @@ def test_help_is_grouped_and_names_every_option(root, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_quickstart_passes_090_macro_f1_and_hardly_waits_for_crops(root, tmp_path):
     finished = run(root, *LAUNCH, 'train_scripts/finetune.py', '--output', tmp_path / 'run')
     assert finished.returncode == 0, finished.stderr

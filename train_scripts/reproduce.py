@@ -43,7 +43,8 @@ class Args:
     out: Path = Path('studies')
     """Folder for all runs and the report."""
     results: Path | None = None
-    """For report: folder to write a results file of each study on each data set to."""
+    """For report: folder to write a results file of each study on each data set to, and what each run says of each
+    crop (runs). A run from there that is copied to OUT/runs is a finished one."""
     classes: tuple[Classes, ...] = ()
     """Only these sets of classes. None: all that a study has."""
     budget: Annotated[float | None, tyro.conf.arg(metavar='MINUTES')] = None

@@ -55,6 +55,7 @@ def test_defaults_are_those_of_a_convolution_and_of_the_form():
     assert (conv.stride, conv.padding, conv.attn.num_heads) == ((1, 1), (0, 0), 8)
     assert conv.bias is not None
     assert (conv.attn.dim_head, conv.attn.dim_out) == (1, 8)
+    assert AugConv2d(64, 64, 3, 5, num_heads=2, qk_ratio=0.5).attn.dim_head == 16
     assert (len(conv.attn.height_rel), len(conv.attn.width_rel)) == (9, 7)
 
 

@@ -9,7 +9,7 @@ from timm.utils import AttentionExtract
 from torch import nn
 
 from timm_convattn.layers import RelMha2d
-from timm_convattn.layers.rel_mha import position_logits, position_tables, resample_table
+from timm_convattn.layers.rel_mha import check_heads, position_logits, position_tables, resample_table
 
 
 def loop_attention(layer: RelMha2d, x: torch.Tensor) -> torch.Tensor:
@@ -179,6 +179,20 @@ def test_it_can_be_created_on_the_meta_device_in_half_precision():
     layer = RelMha2d(8, 8, 4, num_heads=2, device='meta', dtype=torch.bfloat16)
     assert {(p.device.type, p.dtype) for p in layer.parameters()} == {('meta', torch.bfloat16)}
     assert layer(torch.empty(2, 8, 4, 4, device='meta', dtype=torch.bfloat16)).shape == (2, 8, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ('width', 'heads', 'fits'),
+    [
+        (0, 8, 'With 0 channels, num_heads can be none; with 8 heads, use 8 channels.'),
+        (7, 2, 'With 7 channels, num_heads can be 1, 7; with 2 heads, use 6 or 8 channels.'),
+        (130, 4, 'With 130 channels, num_heads can be 1, 2, 5, 10, 13, 26; with 4 heads, use 128 or 132 channels.'),
+    ],
+)
+def test_width_that_heads_cannot_share_comes_with_the_nearest_that_they_can(width, heads, fits):
+    with pytest.raises(ValueError, match='does not divide') as refused:
+        check_heads('The width', width, heads)
+    assert str(refused.value) == f'The width is {width}, which num_heads={heads} does not divide. {fits}'
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,11 @@ from torch.export import Dim
 
 import timm_convattn  # noqa: F401  registers the models
 
-SMALLEST = ['aresnet18_relmha', 'aaresnet50', 'avgg11_relmha', 'aavgg16', 'convattn']
+SMALLEST = [
+    'aresnet18_relmha',
+    'avgg11_relmha',
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ('aaresnet50', 'aavgg16', 'convattn')),
+]
 DYNAMIC = ({0: Dim('batch', min=1, max=64), 2: Dim('height', min=64, max=512), 3: Dim('width', min=64, max=512)},)
 SIZES = [(3, 64, 64), (4, 96, 75), (2, 67, 130), (5, 80, 80)]
 
@@ -39,12 +43,8 @@ def test_exported_program_takes_any_batch_height_and_width(any_size, name):
             torch.testing.assert_close(program.module()(images), model(images), rtol=1e-4, atol=1e-5)
 
 
-SLOW_TO_EXPORT = {name for name in SMALLEST if name not in ('aresnet18_relmha', 'convattn')}
-
-
-@pytest.mark.parametrize(
-    'name', [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_TO_EXPORT else name for name in SMALLEST]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SMALLEST)
 def test_onnx_model_computes_the_same_at_any_batch_height_and_width(any_size, name, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')

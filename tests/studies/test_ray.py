@@ -10,6 +10,7 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_node_dies_and_every_run_is_finished_once(root, tiny_crops, tmp_path):
     options = ['--img-size', '32', '--in-chans', '1', '--batch-size', '8', '--epochs', '25', '--data', str(tiny_crops)]
     command = [sys.executable, str(Path(__file__).with_name('run_on_ray.py'))]

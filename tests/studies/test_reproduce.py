@@ -76,6 +76,23 @@ def test_report_names_what_it_shows_and_results_file_gives_the_same_table(copied
     assert all((copied / picture).stat().st_size > 1000 for picture in pictures)
 
 
+def test_kept_runs_are_finished_ones_elsewhere_and_give_the_same_tables(
+    root, copied, matrix_file, tiny_crops, tmp_path
+):
+    _, _, results = write_report(copied, tmp_path / 'results')
+    kept = tmp_path / 'results' / 'runs'
+    assert len(list(kept.iterdir())) == 4
+    assert not list(kept.rglob('model*'))
+    write_report(copied, tmp_path / 'results')  # over what is there
+    out = tmp_path / 'elsewhere'
+    shutil.copytree(kept, out / 'runs')
+    said = reproduce(root, 'table2', '--scale', matrix_file, '--data', tiny_crops, '--out', out)
+    assert said.stdout.startswith('4 runs, 4 of them finished already'), said.stderr
+    page, _, again = write_report(out, tmp_path / 'again')
+    assert json.loads(again.read_text()) == json.loads(results.read_text())
+    assert 'The weights of AResNet18, seed 0 are not in' in page.read_text()
+
+
 def test_report_needs_nothing_from_outside(copied):
     page = write_report(copied)[0].read_text()
     assert re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page) == []
@@ -113,6 +130,7 @@ def test_a_study_without_finished_runs_says_so(root, copied, tmp_path):
     assert 'No study was made in' in said.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_with_its_log_and_the_others_go_on(root, studied, matrix_file, tiny_crops, tmp_path):
     text = matrix_file.read_text().replace('model: resnet18', 'model: resnet18x', 1)
     (tmp_path / 'broken.yaml').write_text(text)

@@ -62,6 +62,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 def test_recipes_of_any_values_are_parsed_or_refused(tmp_path, capfd):
     path, seen = tmp_path / 'recipe.yaml', set()
 
@@ -108,6 +109,7 @@ def test_files_that_are_no_mappings_of_plain_values_are_refused(tmp_path, read, 
         read(tmp_path / 'file.yaml')
 
 
+@pytest.mark.slow
 def test_matrices_of_any_values_are_read_or_refused(tmp_path):
     path = tmp_path / 'matrix.yaml'
     whole = {
@@ -155,6 +157,7 @@ def load(folder):
     return load_network(f'local-dir:{folder}')
 
 
+@pytest.mark.slow
 def test_configurations_of_models_of_any_values_are_loaded_or_refused(model):
     path, seen = model / 'config.json', set()
     whole = json.loads(path.read_text())
@@ -187,6 +190,7 @@ def test_configurations_of_models_of_any_values_are_loaded_or_refused(model):
     assert seen == {tuple, InputError}
 
 
+@pytest.mark.slow
 def test_weights_of_any_bytes_are_loaded_or_refused(model):
     path = model / 'model.safetensors'
     whole = path.read_bytes()

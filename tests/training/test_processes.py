@@ -55,6 +55,7 @@ def test_every_line_is_said_once_and_the_last_epoch_scores_what_the_saved_model_
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize('batch_size', [2, 128])
 def test_two_processes_evaluate_every_crop_once_in_its_order(two, root, tmp_path, batch_size):
     folder, _ = two  # 11 crops: neither batch size shares them evenly
@@ -75,6 +76,7 @@ def data_of(folder: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_processes_train_as_one_does_on_the_same_batches(root, tiny_crops, tmp_path):
     # a network without batch norms, whose batches are all that the processes share
     options = ['--model', 'vit_tiny_patch16_224', '--model-args', 'patch_size=8', 'depth=2', '--data', tiny_crops]
@@ -98,6 +100,7 @@ def test_two_processes_train_as_one_does_on_the_same_batches(root, tiny_crops, t
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='processes are found in /proc')
 def test_a_process_that_dies_ends_the_run_and_its_checkpoints_go_on(root, tiny_crops, tmp_path):
     run = tmp_path / 'run'
@@ -139,6 +142,7 @@ def environment(pid: int) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ('launch', 'args', 'message'),
     [
@@ -176,6 +180,7 @@ TINY = ['--model', 'convattn', '--model-args', 'backbone=resnet10t', '--img-size
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_fsdp_trains_saves_whole_weights_and_resumes(root, tiny_crops, tmp_path):
     launch = [*LAUNCH[:3], '--config_file', CONFIGURATIONS / 'fsdp.yaml', '--num_processes', '2']
     launch = [*map(str, launch), '--mixed_precision', 'no', '--main_process_port', '0']
@@ -210,6 +215,7 @@ exit $status
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_slurm_script_starts_a_run_of_two_nodes_and_goes_on_with_it(root, tiny_crops, tmp_path):
     tools = {'srun': FAKE_SLURM, 'scontrol': '#!/bin/bash\necho 127.0.0.1\necho 127.0.0.2\n'}
     for name, text in tools.items():

@@ -1,5 +1,7 @@
 """From the runs in a folder to the report and the results files."""
 
+import itertools
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_json
 from timm_convattn.studies.data import StudyData, open_study_data
-from timm_convattn.studies.gathering import Findings, gather
+from timm_convattn.studies.gathering import Findings, FinishedRun, gather
 from timm_convattn.studies.history import Entry, read_history
 from timm_convattn.studies.matrix import PARTS, Matrix, read_matrix
 from timm_convattn.studies.page import Chapter, Report, write_html, write_markdown
@@ -16,13 +18,17 @@ from timm_convattn.studies.sections import Section, data_sections, study_section
 
 __all__ = ['write_report']
 
+EVIDENCE = ('config.yaml', 'results.json', 'validation.safetensors', 'held_out.safetensors')  # all but the weights
+
 
 def write_report(out: Path, results: Path | None = None) -> list[Path]:
     """Write `report.html` and `report.md` from all finished runs in a folder, and their results files.
 
     Args:
         out: The folder that studies were made in.
-        results: Folder for a results file (JSON) of each study on each data set. None: none is written.
+        results: Folder for a results file (JSON) of each study on each data set, and for `runs/`: of every run that
+            they tell of, its options, its results and what it says of each crop. Copied to where runs are made, such a
+            run is a finished one. None: nothing is written.
 
     Returns:
         What was written.
@@ -55,7 +61,21 @@ def write_report(out: Path, results: Path | None = None) -> list[Path]:
             if results is not None and findings.is_begun:
                 written.append(results / f'{findings.study.name}_{data.name}.json')
                 write_json(written[-1], study_record(findings, matrix.scale))
+                for run in itertools.chain.from_iterable(findings.rows.values()):
+                    _keep_evidence(run, results / 'runs')
     return written
+
+
+def _keep_evidence(run: FinishedRun, folder: Path) -> None:
+    """Copy all of a run but its weights, whole or not at all."""
+    beside, place = folder / f'.{run.run.name}', folder / run.run.name
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name in EVIDENCE:
+        if (run.folder / name).is_file():
+            shutil.copyfile(run.folder / name, beside / name)
+    shutil.rmtree(place, ignore_errors=True)
+    beside.rename(place)
 
 
 def _studies_by_data(

@@ -117,12 +117,16 @@ def _network_sections(findings: Findings, row: str) -> Iterator[Section]:
         caption = f'{who}: true class before the row; below each crop what it was taken for, with which confidence.'
         pictures: list[Table | Picture] = [as_picture(mistakes, caption, photo=True)]
         yield Section('fig9', f'Misclassified crops of {row} (Fig. 9)', FINDINGS['fig9'], blocks=pictures)
+    title = f'Where the attention of {row} looks'
+    if not (run.folder / 'model').is_dir():
+        yield Section('attention', title, statements=[f'The weights of {who} are not in {run.folder}.'])
+        return
     caption = (
         f'{who}: the crop, and below it how much each position is looked at, from dark (less than evenly) to bright '
         '(twice as much and more), for the map that each attention reads. The first half was decided right.'
     )
     attention = as_picture(_draw_looks(crops, run), caption, photo=True)
-    yield Section('attention', f'Where the attention of {row} looks', blocks=[attention])
+    yield Section('attention', title, blocks=[attention])
 
 
 def _draw_mistakes(crops: Any, run: FinishedRun, columns: int = 10) -> Figure | None:
