@@ -358,6 +358,18 @@ def test_a_stream_refuses_what_needs_all_labels_at_once(option):
         parse_config(['--streaming', *option])
 
 
+def test_averaged_batch_norms_forget_their_start(tiny_config):
+    options = [*SMALL, '--ema', '--epochs', '10', '--schedule', 'constant', '--optimizer', 'momentum', '--lr', '1e-4']
+    run = finetune(tiny_config(*options, '--batch-size', '4', '--momentum', '0'))
+    (checkpoint,) = sorted((run / 'checkpoints').iterdir())[-1:]
+    last, averaged = (load_file(checkpoint / name) for name in ('model.safetensors', 'averaged.safetensors'))
+    variances = [name for name in last if name.endswith('running_var')]
+    small = [name for name in variances if last[name].mean() < 0.2]  # far from the 1 that they start from
+    assert small
+    for name in small:
+        assert averaged[name].mean() < 1.5 * last[name].mean() + 0.05
+
+
 def test_channels_last_trains_saves_and_resumes(tiny_config, tmp_path, monkeypatch):
     options = [*SMALL, '--channels-last', '--ema', '--evaluate-every', '2']
     whole = finetune(tiny_config(*options, output='whole'))

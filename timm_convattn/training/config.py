@@ -123,7 +123,7 @@ class TrainConfig:
     ema: bool = False
     """Average the weights over the steps, and evaluate and save the average."""
     ema_decay: float = 0.999
-    """Share of the average that stays at each step."""
+    """Share of the average that stays at each step; at first less, so that the start is soon forgotten."""
 
 
 @dataclass(frozen=True)

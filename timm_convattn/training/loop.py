@@ -94,7 +94,8 @@ class Training:
             model = convert_sync_batchnorm(model)
         if config.run.compile:
             model.compile()
-        self.averaged = ModelEmaV3(model, decay=config.train.ema_decay) if config.train.ema else None
+        # the warmup forgets the start: of the first variances of batch norms, which are 1, little is already too much
+        self.averaged = ModelEmaV3(model, decay=config.train.ema_decay, use_warmup=True) if config.train.ema else None
         # FSDP takes the model itself to pieces
         self.whole = copy.deepcopy(model) if accelerator.distributed_type == DistributedType.FSDP else None
         self.model, self.optimizer, self.loader, self.validation = accelerator.prepare(
@@ -182,7 +183,7 @@ class Training:
             if accelerator.sync_gradients:
                 progress.step += 1
                 if self.averaged is not None:
-                    self.averaged.update(accelerator.unwrap_model(self.model))
+                    self.averaged.update(accelerator.unwrap_model(self.model), step=progress.step)
                 bar.update()
                 if stop.requested():
                     break
