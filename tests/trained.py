@@ -12,7 +12,7 @@ FINETUNE = Path(__file__).parent.parent / 'train_scripts' / 'finetune.py'
 
 
 def trained_run() -> Path:
-    """Give the folder of a run of three epochs, with `model/` in it; whoever asks first trains it, for two minutes.
+    """Give the folder of a run of three epochs whose model may reject; whoever asks first trains it, for two minutes.
 
     It is for slow tests. Nobody may write into it.
     """
@@ -21,7 +21,8 @@ def trained_run() -> Path:
     with FileLock(folder.with_suffix('.lock')):
         if not (folder / 'results.json').exists():  # a run writes it last
             shutil.rmtree(folder, ignore_errors=True)
-            command = [sys.executable, FINETUNE, '--output', folder, '--epochs', '3', '--hold-out', '0.1', '--threads', '1']
+            command = [sys.executable, FINETUNE, '--output', folder]
+            command += ['--epochs', '3', '--hold-out', '0.1', '--threads', '1']
             finished = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=1200)
             assert finished.returncode == 0, finished.stderr
     return folder
