@@ -65,6 +65,13 @@ def test_the_predicted_class_is_explained_unless_another_is_asked_about(model, i
     assert not np.array_equal(asked.grad_cam, explanation.grad_cam)
 
 
+def test_probabilities_are_those_of_the_temperature(model, images, explanation):
+    cooler = explain(model, images, CLASSES, temperature=2.0)
+    expected = np.exp(np.log(explanation.probabilities) / 2)
+    assert cooler.probabilities == pytest.approx(expected / expected.sum(), abs=1e-6)
+    assert cooler.shares == explanation.shares
+
+
 def test_maps_have_the_size_of_the_picture(model, images, explanation):
     assert explanation.picture.shape == explanation.grad_cam.shape == (64, 64)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8))

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm.auto import tqdm
 
+from timm_convattn.data.classes import CLASS_OF_CATEGORY, CLASSES, Classes
 from timm_convattn.data.engines import Engine, ordered_map
 from timm_convattn.data.flir import FlirFolder, Frame, read_flir, read_frame
 from timm_convattn.errors import InputError
@@ -28,6 +29,7 @@ from timm_convattn.files import fresh_folder, write_json
 __all__ = [
     'CLASSES',
     'CLASS_OF_CATEGORY',
+    'Classes',
     'CropSet',
     'build_crops',
     'built_crops',
@@ -35,14 +37,6 @@ __all__ = [
     'load_crops',
     'narrow_crops',
 ]
-
-Classes = Literal['four_class', 'two_class']
-CLASSES: dict[Classes, tuple[str, ...]] = {
-    'four_class': ('person', 'vehicle', 'bicycle', 'dog'),
-    'two_class': ('person', 'vehicle'),
-}
-# FLIR's category -> ours. The paper's "vehicle" is FLIR's car alone: so its Table 1 comes out exactly. v2 says "bike".
-CLASS_OF_CATEGORY = {'person': 'person', 'car': 'vehicle', 'bicycle': 'bicycle', 'bike': 'bicycle', 'dog': 'dog'}
 
 FRAMES_PER_TASK = 16
 ROWS_PER_GROUP = 1_000

@@ -18,15 +18,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from timm_convattn.data.images import MAX_PIXELS, decode_image, scale_percentiles
 from timm_convattn.errors import InputError
 
-__all__ = ['LAYOUTS', 'Box', 'FlirFolder', 'Frame', 'Layout', 'Split', 'read_flir', 'read_frame', 'scale_percentiles']
-
-MAX_PIXELS = 64_000_000  # larger than any thermal sensor; decoding more than this is an attack or a mistake
+__all__ = [
+    'LAYOUTS',
+    'Box',
+    'FlirFolder',
+    'Frame',
+    'Layout',
+    'Split',
+    'read_annotations',
+    'read_flir',
+    'read_frame',
+    'scale_percentiles',
+]
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,23 @@ def read_flir(root: Path, missing: Literal['fail', 'skip'] = 'fail', bits: Liter
             f'Complete {root}, or leave these frames out with --missing skip.'
         )
     return FlirFolder(root, layout, splits)
+
+
+def read_annotations(path: Path, bits: Literal[8, 16] = 8) -> Split:
+    """Read one file of COCO annotations, FLIR's or another's, whose frames lie below its folder.
+
+    Args:
+        path: The file.
+        bits: As in `read_flir`.
+
+    Raises:
+        InputError: If the file is missing or broken, or names a file outside its folder.
+    """
+    if not path.is_file():
+        raise InputError(f'There is no file {path}, wanted COCO annotations, such as train/thermal_annotations.json.')
+    layout = next((layout for layout in LAYOUTS if layout.annotations == path.name), LAYOUTS[0])
+    with _no_collection():
+        return _read_split(path.parent, path, layout, bits)
 
 
 def _find_layout(root: Path) -> Layout:
@@ -304,50 +329,14 @@ def read_frame(frame: Frame, percentiles: tuple[float, float] | None = None) -> 
         InputError: If the file cannot be decoded, is of another size than its annotations say, or has 16 bits and
             no `percentiles` are given.
     """
-    try:
-        with Image.open(frame.path) as image:
-            if image.size != (frame.width, frame.height):
-                raise InputError(
-                    f'{frame.source} is {image.width} x {image.height} pixels ({image.mode}), its annotations say '
-                    f'{frame.width} x {frame.height}: the boxes would cut out the wrong places. '
-                    'Use the frames of the original release.'
-                )
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(f'{frame.source} has more than {MAX_PIXELS} pixels, which no thermal camera gives.')
-            if image.mode.startswith('I') or image.mode == 'F':
-                counts = np.asarray(image)
-                if not np.isfinite(counts).all():
-                    raise InputError(f'{frame.source} holds values that are no numbers.')
-                if percentiles is None:
-                    raise InputError(f'{frame.source} has 16 bits. Say how to scale it: --bits 16.')
-                return Image.fromarray(scale_percentiles(counts, *percentiles))
-            image.load()
-            return image if image.mode == 'L' else image.convert('L')
-    except InputError:
-        raise
-    except Exception as error:  # Pillow's readers fail with whatever a broken file leads them to
-        raise InputError(
-            f'{frame.source} cannot be decoded ({error}). Unpack it again, or leave it out with --missing skip.'
-        ) from error
 
+    def has_the_size(image: Image.Image) -> None:
+        if image.size != (frame.width, frame.height):
+            raise InputError(
+                f'{frame.source} is {image.width} x {image.height} pixels ({image.mode}), its annotations say '
+                f'{frame.width} x {frame.height}: the boxes would cut out the wrong places. '
+                'Use the frames of the original release.'
+            )
 
-def scale_percentiles(counts: npt.NDArray[Any], low: float = 1.0, high: float = 99.0) -> npt.NDArray[np.uint8]:
-    """Scale the counts of a thermal sensor to 8 bits, from one percentile of the frame to another.
-
-    Args:
-        counts: (height, width) of any real type.
-        low: Percentile that becomes 0.
-        high: Percentile that becomes 255.
-
-    Returns:
-        (height, width); a frame of one value becomes 0.
-
-    Raises:
-        InputError: If not 0 <= low < high <= 100.
-    """
-    if not 0 <= low < high <= 100:
-        raise InputError(f'The percentiles are {low} and {high}, wanted 0 <= low < high <= 100.')
-    bottom, top = np.percentile(counts, (low, high))
-    scaled = (counts.astype(np.float32) - bottom) * (255 / max(top - bottom, 1e-6))
-    pixels: npt.NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-    return pixels
+    mend = 'Unpack it again, or leave it out with --missing skip.'
+    return decode_image(frame.path, frame.source, 'L', percentiles, check=has_the_size, mend=mend)

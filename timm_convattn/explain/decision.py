@@ -28,6 +28,7 @@ def explain(
     label: str | None = None,
     position: tuple[int, int] | None = None,
     picture: Image.Image | None = None,
+    temperature: float = 1.0,
 ) -> Explanation:
     """Explain what a model says of one image: where it attends, what speaks for a class, which path brings it.
 
@@ -40,6 +41,7 @@ def explain(
         label: The class to explain. None: the predicted one.
         position: Row and column of the pixel of `picture` whose look to give. None: the mean of all positions.
         picture: What to draw over, of any size, which shows exactly what `images` shows. None: `images` itself.
+        temperature: What the logits are divided by for the probabilities (`Classifier.temperature`).
 
     Raises:
         InputError: If the model has no map (a ViT) or other classes, there is no such class or position, or there are
@@ -60,7 +62,7 @@ def explain(
     others[index] = -torch.inf
     return Explanation(
         class_names=tuple(class_names),
-        probabilities=logits.softmax(0).numpy(),
+        probabilities=(logits / temperature).softmax(0).numpy(),
         label=class_names[index],
         picture=pixels,
         attention=tuple(attention_maps(model, images)) if has_attention else (),

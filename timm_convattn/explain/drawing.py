@@ -26,7 +26,7 @@ TILE, SMALL = 1.8, 1.0  # sides of the pictures of a map and of a head, in inche
 ABOVE = 0.45  # what stands above each row of them
 SCALE = 1.0  # width of the scale beside them
 BARS = 3.4  # width of the bars
-NARROWEST, WIDEST = 0.4, 2.5  # a picture, over its height
+NARROWEST, WIDEST = 0.75, 2.5  # a picture, over its height
 HEADS_IN_ROW = 8
 CLASSES = 6
 

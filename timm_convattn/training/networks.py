@@ -4,7 +4,7 @@ import difflib
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import timm
 import torch.nn as nn
@@ -14,12 +14,15 @@ import timm_convattn  # noqa: F401  registers the models
 from timm_convattn.errors import InputError
 from timm_convattn.hub import pretrained_cfg
 from timm_convattn.hub.loading import check_weights, fetch_weights
-from timm_convattn.training.config import ModelConfig
+from timm_convattn.models import MODULES
 
-__all__ = ['create_network', 'load_network', 'network_input']
+if TYPE_CHECKING:  # at run time it would bring everything that training needs to those who only load a model
+    from timm_convattn.training.config import ModelConfig
+
+__all__ = ['create_network', 'full_name', 'label_names', 'load_model', 'load_network', 'network_input', 'sketch_model']
 
 
-def create_network(config: ModelConfig, class_names: list[str], img_size: tuple[int, int]) -> nn.Module:
+def create_network(config: 'ModelConfig', class_names: list[str], img_size: tuple[int, int]) -> nn.Module:
     """Make the network that a configuration describes, with the weights that it starts from.
 
     Args:
@@ -51,28 +54,86 @@ def create_network(config: ModelConfig, class_names: list[str], img_size: tuple[
     return model
 
 
+def full_name(name: str) -> str:
+    """Give the name that timm knows a model by: a folder that holds one may be named without `local-dir:`.
+
+    Args:
+        name: The name of a registered model, hf-hub:OWNER/NAME, local-dir:FOLDER, or FOLDER: a model's or a run's.
+
+    Raises:
+        InputError: If there is no such model, or the folder holds none.
+    """
+    source, _, place = name.rpartition(':')
+    folder = Path(place)
+    if source == 'local-dir' or (not source and not timm.is_model(name) and folder.is_dir()):
+        found = [path for path in (folder, folder / 'model') if (path / 'config.json').is_file()]
+        if not found:
+            raise InputError(f'{folder} holds no model: it has no config.json. A run has it in its folder model.')
+        return f'local-dir:{found[0]}'
+    _check_name(name)
+    return name
+
+
 def load_network(name: str) -> tuple[nn.Module, list[str]]:
     """Load a trained model and the names of its classes.
 
     Args:
-        name: local-dir:FOLDER, hf-hub:OWNER/NAME or the name of a registered model with weights.
+        name: As `full_name` takes it.
 
     Raises:
         InputError: If there is no such model, its weights cannot be had, or it says no class names.
     """
-    _check_name(name)
-    model = _create(name, pretrained=True)
-    names: Any = pretrained_cfg(model).get('label_names')
-    is_list = isinstance(names, list | tuple) and all(isinstance(label, str) for label in names)
-    if not is_list or len(names) != cast(Any, model).num_classes:
+    model = load_model(name)
+    names = label_names(model)
+    if names is None:
         raise InputError(
             f'{name} does not name its {cast(Any, model).num_classes} classes: label_names in config.json is '
-            f'{reprlib.repr(names)}, so they cannot be compared.'
+            f'{reprlib.repr(pretrained_cfg(model).get("label_names"))}, so they cannot be compared.'
         )
-    return model, list(names)
+    return model, names
 
 
-def network_input(config: ModelConfig, model: nn.Module, img_size: tuple[int, int]) -> dict[str, Any]:
+def load_model(name: str) -> nn.Module:
+    """Load a trained model, whether or not it names its classes.
+
+    Args:
+        name: As `full_name` takes it.
+
+    Raises:
+        InputError: If there is no such model, nobody has trained it, or its weights cannot be had.
+    """
+    name = full_name(name)
+    architecture = name.split('.')[0]
+    if ':' not in name and architecture in timm.list_models(module=MODULES):
+        raise InputError(
+            f'{name} is not trained: what there is for it are weights of its backbone, to start from. Train it on '
+            f'crops (train_scripts/finetune.py --model {architecture} --data CROPS), then give runs/NAME/model.'
+        )
+    if ':' not in name and not timm.is_model_pretrained(name):
+        raise InputError(f'{name} has no weights. Give a model that has, local-dir:FOLDER or hf-hub:OWNER/NAME.')
+    return _create(name, pretrained=True)
+
+
+def label_names(model: nn.Module) -> list[str] | None:
+    """Give the names of a model's classes that were saved with it, None where they are missing or do not fit."""
+    names: Any = pretrained_cfg(model).get('label_names')
+    is_list = isinstance(names, list | tuple) and all(isinstance(label, str) for label in names)
+    return list(names) if is_list and len(names) == cast(Any, model).num_classes else None
+
+
+def sketch_model(name: str) -> nn.Module:
+    """Build a model without weights and without memory for them, on the meta device.
+
+    Args:
+        name: As `full_name` takes it.
+
+    Raises:
+        InputError: If there is no such model, or it cannot be built.
+    """
+    return _create(full_name(name), pretrained=False, device='meta')
+
+
+def network_input(config: 'ModelConfig', model: nn.Module, img_size: tuple[int, int]) -> dict[str, Any]:
     """Say how the input of a network is made, in the terms of timm's `create_transform`: squashed to its size."""
     source = pretrained_cfg(model)
     return {

@@ -1,0 +1,260 @@
+"""A model as one file that runs where neither this package nor timm is: ONNX, TorchScript, or torch.export.
+
+What was written is loaded again and compared with the model before it gets its name. Beside the graph the file holds
+what its use needs: names of the classes, how images are made its input, and the temperature of its probabilities.
+"""
+
+import importlib
+import importlib.util
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn as nn
+from timm.layers import to_2tuple
+from torch.export import Dim
+
+import timm_convattn
+from timm_convattn.errors import InputError
+from timm_convattn.hub import pretrained_cfg
+from timm_convattn.inference import Classifier
+
+__all__ = ['ENDINGS', 'METADATA', 'Exported', 'Format', 'export_model']
+
+Format = Literal['onnx', 'torchscript', 'pt2']
+ENDINGS: dict[str, Format] = {'.onnx': 'onnx', '.pt': 'torchscript', '.ts': 'torchscript', '.pt2': 'pt2'}
+METADATA = 'convattn.json'  # what TorchScript and torch.export keep beside the graph, in the same file
+
+TOLERANCE = 1e-3  # of the largest logit: other kernels add in another order, wrong graphs are off by more
+LARGEST = 4096  # pixels of a side that a dynamic graph promises to take
+
+Images = torch.Tensor
+Run = Callable[[Images], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and compared with its model."""
+
+    path: Path
+    img_size: tuple[int, int]
+    """Height and width of the images that it is made for, in pixels."""
+    checked: tuple[tuple[int, int, int], ...]
+    """Batch, height and width of the images that it was compared on."""
+    difference: float
+    """The largest difference of a logit."""
+
+
+def export_model(
+    classifier: Classifier,
+    out: Path,
+    format: Format,
+    img_size: int | tuple[int, int] | None = None,
+    dynamic: bool = False,
+) -> Exported:
+    """Write a model as one file, whole or not at all, and compare it with the model.
+
+    The graph takes `images` (B, C, H, W), as `Classifier.to_batch` makes them, of any B, and gives `logits`
+    (B, num_classes).
+
+    Args:
+        classifier: The model, on the CPU, which is given another native size with `img_size`.
+        out: The file; what is there is replaced.
+        format: What to write.
+        img_size: Height and width in pixels, the model's own if None.
+        dynamic: Whether the graph takes any height and width.
+
+    Raises:
+        InputError: If what the format needs is not installed, the model cannot be captured in the way that is asked
+            for, or what was written computes something else.
+    """
+    model, native = classifier.model, tuple(classifier.data_config['input_size'][1:])
+    height, width = native if img_size is None else to_2tuple(img_size)
+    if min(height, width) < 1 or max(height, width) > LARGEST:
+        raise InputError(f'img_size is {height} x {width}, wanted sides from 1 to {LARGEST} pixels.')
+    if out.is_dir():
+        raise InputError(f'{out} is a folder, wanted the name of a file.')
+    if format == 'onnx':
+        _need_onnx()
+    if (height, width) != native:
+        _set_size(model, (height, width))
+    metadata = describe_use(classifier, (height, width), dynamic)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f'.{out.name}')
+    try:
+        beside.touch()  # torch says less well that a file cannot be written
+        # no graph stays open at a size whose maps become a single position, nor, for some, where both sides are equal
+        captured = (max(height, 64), max(width, 64) + 32) if dynamic else (height, width)
+        images = _random_images(classifier, 2, *captured)
+        WRITERS[format](model, images, dynamic, metadata, beside)
+        checked, difference = _compare(classifier, READERS[format](beside), (height, width), dynamic)
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
+    return Exported(out, (height, width), checked, difference)
+
+
+def describe_use(classifier: Classifier, img_size: tuple[int, int], dynamic: bool) -> dict[str, Any]:
+    """Say what someone needs to know who has the file alone, as plain values."""
+    config = classifier.data_config
+    return {
+        'architecture': pretrained_cfg(classifier.model)['architecture'],
+        'class_names': list(classifier.class_names),
+        'input_size': [config['input_size'][0], *img_size],
+        'dynamic': dynamic,
+        'mean': list(config['mean']),
+        'std': list(config['std']),
+        'interpolation': config['interpolation'],
+        'crop_pct': config['crop_pct'],
+        'crop_mode': config.get('crop_mode', 'center'),
+        'temperature': classifier.temperature,
+        'timm_convattn': timm_convattn.__version__,
+    }
+
+
+def _need_onnx() -> None:
+    lacking = [name for name in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise InputError(f"ONNX needs {', '.join(lacking)}: pip install 'timm-convattn[onnx]'.")
+
+
+def _set_size(model: Any, img_size: tuple[int, int]) -> None:
+    """Make another size native, where a model is built for one."""
+    if not hasattr(model, 'set_input_size'):
+        return
+    try:
+        model.set_input_size(img_size=img_size)
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise InputError(f'The model takes no images of {img_size[0]} x {img_size[1]} pixels ({error}).') from error
+
+
+def _random_images(classifier: Classifier, batch: int, height: int, width: int) -> Images:
+    generator = torch.Generator().manual_seed(batch)
+    return torch.randn(batch, classifier.data_config['input_size'][0], height, width, generator=generator)
+
+
+def _write_onnx(model: nn.Module, images: Images, dynamic: bool, metadata: dict[str, Any], path: Path) -> None:
+    with _quiet(), _explain_failure('ONNX', dynamic):
+        program = torch.onnx.export(
+            model,
+            (images,),
+            input_names=['images'],
+            output_names=['logits'],
+            dynamic_shapes=_shapes(Dim('height', min=64, max=LARGEST), Dim('width', min=64, max=LARGEST))
+            if dynamic
+            else _shapes(),
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+        cast(Any, program.model).metadata_props.update(texts)
+        program.save(str(path), external_data=False)
+
+
+def _read_onnx(path: Path) -> Run:
+    session = importlib.import_module('onnxruntime').InferenceSession(path, providers=['CPUExecutionProvider'])
+    return lambda images: torch.from_numpy(session.run(['logits'], {'images': images.numpy()})[0])
+
+
+def _write_torchscript(model: nn.Module, images: Images, dynamic: bool, metadata: dict[str, Any], path: Path) -> None:
+    with _quiet(), _explain_failure('TorchScript', dynamic):
+        scripted = torch.jit.script(model)
+        torch.jit.save(scripted, str(path), _extra_files={METADATA: json.dumps(metadata).encode()})
+
+
+def _read_torchscript(path: Path) -> Run:
+    with _quiet():
+        return cast(Run, torch.jit.load(str(path)))
+
+
+def _write_pt2(model: nn.Module, images: Images, dynamic: bool, metadata: dict[str, Any], path: Path) -> None:
+    with _quiet(), _explain_failure('torch.export', dynamic):
+        shapes = _shapes(Dim.DYNAMIC, Dim.DYNAMIC) if dynamic else _shapes()  # torch finds the smallest size itself
+        program = torch.export.export(model, (images,), dynamic_shapes=shapes)
+        with path.open('wb') as file:  # given a name, torch wants that to end in .pt2
+            torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
+
+
+def _read_pt2(path: Path) -> Run:
+    with _quiet(), path.open('rb') as file:
+        return cast(Run, torch.export.load(file).module())
+
+
+WRITERS: dict[Format, Callable[[nn.Module, Images, bool, dict[str, Any], Path], None]] = {
+    'onnx': _write_onnx,
+    'torchscript': _write_torchscript,
+    'pt2': _write_pt2,
+}
+READERS: dict[Format, Callable[[Path], Run]] = {
+    'onnx': _read_onnx,
+    'torchscript': _read_torchscript,
+    'pt2': _read_pt2,
+}
+
+
+def _shapes(height: Any = None, width: Any = None) -> tuple[dict[int, Any]]:
+    """Say which sizes a graph leaves open: that of the batch, and those that are given."""
+    return ({0: Dim('batch'), **{axis: size for axis, size in ((2, height), (3, width)) if size is not None}},)
+
+
+def _compare(
+    classifier: Classifier, exported: Run, img_size: tuple[int, int], dynamic: bool
+) -> tuple[tuple[tuple[int, int, int], ...], float]:
+    """Run the model and what was written on random images, of other batches and sizes than it was captured with.
+
+    Raises:
+        InputError: If they differ.
+    """
+    height, width = img_size
+    sizes = [(2, height, width), (1, height, width), (5, height, width)]
+    if dynamic:
+        sizes += [(1, height + 13, width + 32), (3, 2 * width + 1, height + 8)]
+    largest = 0.0
+    for batch, *where in sizes:
+        images = _random_images(classifier, batch, *where)
+        with torch.inference_mode(), _explain_failure('the exported file', dynamic):
+            expected, found = classifier.model(images), exported(images)
+        difference = float((found - expected).abs().max()) if found.shape == expected.shape else float('inf')
+        if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+            raise InputError(
+                f'What was exported is not the model: on a batch of {batch} images of {where[0]} x {where[1]} a logit '
+                f'differs by {difference:.2g}. Nothing was written; try another --format.'
+            )
+        largest = max(largest, difference)
+    return tuple(sizes), largest
+
+
+@contextmanager
+def _explain_failure(what: str, dynamic: bool) -> Iterator[None]:
+    """Turn what torch says of a model that it cannot capture into a sentence."""
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # torch's exporters fail with whatever a model leads them to
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+        hint = 'Try it without --dynamic, or another --format' if dynamic else 'Try another --format'
+        raise InputError(
+            f'The model and {what} do not go together ({type(error).__name__}: {reason}). {hint}.'
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch's exporters say of their own insides off the terminal."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(level)
