@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from documents import commands, read_command, run_python, snippets
 
 from timm_convattn.report import render_results
 
@@ -18,8 +19,10 @@ def readme(root):
 
 def test_numbers_are_those_of_the_results_files(root, readme):
     assert '<!-- metrics hub_cards/results/quickstart.json -->\n```text\n' in readme
-    assert '<!-- models hub_cards/results/models.json -->\n| model |' in readme
-    assert render_results(readme, root) == readme, 'run train_scripts/render.py'
+    assert '<!-- paper_models hub_cards/results/models.json -->\n| model |' in readme
+    assert '<!-- benchmark hub_cards/results/attention.json -->\n|' in (root / 'docs' / 'costs.md').read_text()
+    for path in (root / 'README.md', *(root / 'docs').glob('*.md')):
+        assert render_results(path.read_text(), root) == path.read_text(), f'{path.name}: run train_scripts/render.py'
 
 
 def test_cards_are_those_of_their_results(root):
@@ -41,24 +44,34 @@ def test_renderer_follows_the_results(root, readme, tmp_path):
     measured = json.loads((results / 'attention.json').read_text())
     measured['rows'][0] |= {'ratio': 0.123, 'spread': 0.456}
     (results / 'attention.json').write_text(json.dumps(measured))
-    assert '(**0.12** ± 0.46)' in render_results(readme, tmp_path)
+    assert '(**0.12** ± 0.46)' in render_results((root / 'docs' / 'costs.md').read_text(), tmp_path)
 
 
 def test_python_snippets_run_in_their_order(readme):
-    snippets = re.findall(r'```python\n(.*?)```', readme, flags=re.DOTALL)
-    assert len(snippets) >= 2
-    names = {}
-    for snippet in snippets:
-        exec(compile(snippet, 'README.md', 'exec'), names)
+    code = snippets(readme, 'python')
+    assert len(code) >= 2
+    names = run_python(code, 'README.md')
     assert names['logits'].shape == (8, 4)
     assert [m.shape[1] for m in names['maps']] == [64, 256, 512, 1024, 2048 + 512]
     assert names['stage'](torch.rand(2, 1024, 14, 14)).shape == (2, 2304, 7, 7)
 
 
-def test_every_path_that_a_command_names_exists(root, readme):
+def test_every_path_that_it_names_exists(root, readme):
     paths = set(re.findall(r'train_scripts/[\w/]+\.\w+', readme))
     assert 'train_scripts/finetune.py' in paths
     assert [path for path in paths if not (root / path).exists()] == []
+
+
+def test_every_command_is_read_by_its_program(readme):
+    shown = commands(readme)
+    assert len(shown) >= 15
+    for words in shown:
+        read_command(words)
+
+
+def test_every_link_into_the_repository_leads_somewhere(root, readme):
+    links = [link for link in re.findall(r'\]\(([^)\s]+)\)', readme) if not link.startswith(('http', '#'))]
+    assert [link for link in links if not (root / link.partition('#')[0]).exists()] == []
 
 
 def test_ci_runs_readmes_test_command(root, readme):

@@ -44,17 +44,16 @@ def describe_environment(processes: int = 1, device: str = 'cpu') -> dict[str, A
 
 def _commit() -> str | None:
     """Give the commit of the checkout that this package is run from, if it is one."""
+    here = Path(__file__)
     try:
-        result = subprocess.run(
-            ['git', 'describe', '--always', '--dirty', '--exclude', '*'],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        _git('ls-files', '--error-unmatch', here.name, cwd=here.parent)  # else the repository around is another's
+        return _git('describe', '--always', '--dirty', '--exclude', '*', cwd=here.parent)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return result.stdout.strip()
+
+
+def _git(*args: str, cwd: Path) -> str:
+    return subprocess.run(['git', *args], cwd=cwd, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _processor() -> str:

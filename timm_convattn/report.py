@@ -118,6 +118,11 @@ def format_models(record: dict[str, Any]) -> str:
     return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
+def format_paper_models(record: dict[str, Any]) -> str:
+    """Show what `format_models` shows, of the paper's systems alone."""
+    return format_models({**record, 'models': {name: record['models'][name] for name in PAPER_SYSTEMS}})
+
+
 def format_record(record: dict[str, Any]) -> str:
     """Show a results file of a run as a block of text: what was trained on what, its metrics, and how long it took."""
     environment, training = record['environment'], record['training']
@@ -163,14 +168,20 @@ def _number(value: float) -> str:
     return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
 
 
-BLOCKS = {'metrics': format_record, 'models': format_models, 'benchmark': format_benchmark, 'study': format_study}
+BLOCKS = {
+    'metrics': format_record,
+    'models': format_models,
+    'paper_models': format_paper_models,
+    'benchmark': format_benchmark,
+    'study': format_study,
+}
 
 
 def render_results(text: str, root: Path) -> str:
     """Fill the blocks of a Markdown text that show a results file, so that no number is typed by hand.
 
     A block stands between `<!-- KIND FILE -->` and `<!-- end KIND -->`, where KIND is `metrics` (a run),
-    `models`, `benchmark` or `study`.
+    `models`, `paper_models`, `benchmark` or `study`.
 
     Args:
         text: The Markdown.

@@ -1,4 +1,4 @@
-"""Fill what shows results files (hub_cards/results/*.json): blocks of README.md, and the cards in hub_cards."""
+"""Fill what shows results files (hub_cards/results/*.json): blocks of README and docs, and the cards in hub_cards."""
 
 import json
 from pathlib import Path
@@ -14,8 +14,8 @@ DATA_SETS = ('thermal_scenes',)
 
 def render() -> dict[Path, str]:
     """Give what each file has to say."""
-    readme = ROOT / 'README.md'
-    files = {readme: render_results(readme.read_text(), ROOT)}
+    documents = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+    files = {path: render_results(path.read_text(), ROOT) for path in documents}
     for name in MODELS:
         record = json.loads((CARDS / 'results' / f'{name}.json').read_text())
         files[CARDS / f'{name}.md'] = model_card(record, CARDS / 'model_card.md.jinja', license='apache-2.0')

@@ -8,6 +8,7 @@ from timm_convattn.benchmarks.input import measure_input
 from timm_convattn.benchmarks.models import measure_models
 
 
+@pytest.mark.slow
 def test_models_are_compared_in_costs_and_time_with_backbone_and_with_themselves():
     rows, _ = measure_models(0.01, augmented='aresnet18_relmha', backbone='resnet18', sizes={32: 2}, compiled=False)
     assert [(row.case, row.peer, row.unit) for row in rows] == [
