@@ -34,7 +34,7 @@ class BoxedFrame:
 
     def crops(self) -> list[Image.Image]:
         """Cut the objects out."""
-        return [self.image.crop((box.x, box.y, box.x + box.w, box.y + box.h)) for box in self.boxes]
+        return [box.cut(self.image) for box in self.boxes]
 
     def box_at(self, x: float, y: float) -> int | None:
         """Give the index of the smallest box that a pixel lies in, None where there is none."""

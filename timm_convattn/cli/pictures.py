@@ -121,9 +121,7 @@ def read_picture(
         frame = read_frame(picture.frame, percentiles)
     except InputError as error:
         return error
-    return [
-        classifier.to_tensor(frame.crop((box.x, box.y, box.x + box.w, box.y + box.h))) for box in picture.frame.boxes
-    ]
+    return [classifier.to_tensor(box.cut(frame)) for box in picture.frame.boxes]
 
 
 def map_ahead(

@@ -262,8 +262,7 @@ def _cut_frames(
             continue
         stem = frame.stem
         for index, (label_index, box) in enumerate(wanted):
-            crop = image.crop((box.x, box.y, box.x + box.w, box.y + box.h))
-            columns['image'].append({'bytes': _encode_png(crop), 'path': f'{stem}_{index}.png'})
+            columns['image'].append({'bytes': _encode_png(box.cut(image)), 'path': f'{stem}_{index}.png'})
             columns['label'].append(label_index)
             columns['frame'].append(stem)
             columns['bbox'].append([box.x, box.y, box.w, box.h])

@@ -77,6 +77,10 @@ class Box:
     w: int
     h: int
 
+    def cut(self, frame: Image.Image) -> Image.Image:
+        """Cut the object out of its frame."""
+        return frame.crop((self.x, self.y, self.x + self.w, self.y + self.h))
+
 
 @dataclass(frozen=True)
 class Frame:
