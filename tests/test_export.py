@@ -58,6 +58,8 @@ def test_the_file_computes_the_same_and_knows_its_classes(name, format, dynamic,
     if format == 'onnx':
         pytest.importorskip('onnxscript')
         pytest.importorskip('onnxruntime')
+        if torch.__version__.startswith('2.6.'):
+            pytest.skip('torch 2.6 writes ONNX only with an onnxscript and a protobuf of its time')
     done = export_model(classifier_of(name), tmp_path / 'model.pt2', format, dynamic=dynamic)
     assert done.difference < 1e-4
     assert {batch for batch, *_ in done.checked} >= {1, 2, 5}

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 
@@ -12,8 +13,9 @@ from timm_convattn.cli import COMMANDS
 def test_help_names_every_command_in_one_line_and_version_is_the_packages(cli):
     done = cli('--help')
     assert done.returncode == 0
-    assert all(f'• {name} ' in done.stdout for name in COMMANDS)
-    assert '$ timm-convattn' not in done.stdout.split('subcommands')[1]
+    shown = done.stdout.split('subcommands')[1]
+    assert re.findall(r'^│ +(?:• )?(\w+)  +[A-Z]', shown, flags=re.MULTILINE) == list(COMMANDS)
+    assert '$ timm-convattn' not in shown
     assert cli('--version').stdout == f'timm-convattn {timm_convattn.__version__}\n'
 
 
