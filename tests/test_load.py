@@ -8,15 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from flir_writer import FlirWriter
 from torch.utils.data import DataLoader
 
-import timm_convattn  # noqa: F401
+import timm_convattn.training.finetune
 from timm_convattn.data.pipeline import Augment, AugmentAmounts, EpochSampler, Normalize
 from timm_convattn.data.sources import open_crops
 from timm_convattn.data.store import as_it_is, open_store
+from timm_convattn.training.config import parse_config
+from timm_convattn.training.finetune import finetune
+from timm_convattn.training.loop import Training
 
 pytestmark = [
     pytest.mark.slow,
@@ -61,18 +63,23 @@ def test_memory_is_flat_over_ten_thousand_steps_of_input(endless):
     assert growth(itertools.islice(endless(), 10_000), warm_up=1_000) < 0.02
 
 
-def test_memory_is_flat_over_five_hundred_steps_of_training(endless):
-    model = timm.create_model('convattn', backbone='resnet10t', in_chans=1, num_classes=4)
-    optimizer = torch.optim.AdamW(model.parameters())
+def test_memory_is_flat_over_five_hundred_steps_of_the_training_loop(tiny_crops, tmp_path, monkeypatch):
+    seen = []
 
-    def train():
-        for images, labels in itertools.islice(endless(), 500):
-            torch.nn.functional.cross_entropy(model(images), labels).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            yield
+    class Watched(Training):
+        def _finish_epoch(self):
+            super()._finish_epoch()
+            seen.append((self.progress.step, resident()))
 
-    assert growth(train(), warm_up=50) < 0.02
+    monkeypatch.setattr(timm_convattn.training.finetune, 'Training', Watched)
+    options = ['--model', 'convattn', '--model-args', 'backbone=resnet10t', '--in-chans', '1', '--img-size', '32']
+    options += ['--batch-size', '8', '--epochs', '167', '--ema', '--clip-grad', '1', '--threads', '1']
+    options += ['--evaluate-every', '10', '--checkpoint-every', '20', '--data', str(tiny_crops)]
+    run = finetune(parse_config([*options, '--output', str(tmp_path / 'run')]))
+    assert len(list((run / 'checkpoints').iterdir())) == 2
+    assert seen[-1][0] == 501
+    before = next(memory for step, memory in seen if step > 120)  # two checkpoints and four evaluations
+    assert seen[-1][1] / before - 1 < 0.02
 
 
 PEAK = """

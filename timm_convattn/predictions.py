@@ -11,6 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from timm_convattn.errors import InputError
+from timm_convattn.files import file_beside
 
 __all__ = ['Predictions']
 
@@ -39,13 +40,12 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file, whole or not at all."""
-        beside = path.with_name(f'.{path.name}')
         tensors: dict[str, npt.NDArray[Any]] = {
             'logits': np.ascontiguousarray(self.logits),
             'labels': np.ascontiguousarray(self.labels),
         }
-        safetensors.numpy.save_file(tensors, beside, {'class_names': json.dumps(self.class_names)})
-        beside.replace(path)
+        with file_beside(path) as beside:
+            safetensors.numpy.save_file(tensors, beside, {'class_names': json.dumps(self.class_names)})
 
     @classmethod
     def load(cls, path: Path) -> 'Predictions':

@@ -9,7 +9,7 @@ from timm.utils import AttentionExtract
 from torch import nn
 
 from timm_convattn.layers import RelMha2d
-from timm_convattn.layers.rel_mha import check_heads, position_logits, position_tables, resample_table
+from timm_convattn.layers.rel_mha import attend, check_heads, position_logits, position_tables, resample_table
 
 
 def loop_attention(layer: RelMha2d, x: torch.Tensor) -> torch.Tensor:
@@ -214,3 +214,62 @@ def test_width_that_heads_cannot_share_comes_with_the_nearest_that_they_can(widt
 def test_impossible_widths_are_refused_with_what_would_fit(args, message):
     with pytest.raises(ValueError, match=message):
         RelMha2d(8, **args)
+
+
+def large_and_expected(size, factor, dtype):
+    """Queries, keys, values and tables, the larger with terms beyond float16, and what the formula makes of them."""
+    torch.manual_seed(0)
+    (height, width), dim = size, 16
+    q, k, v = (torch.randn(2, 4, channels, height * width) * factor for channels in (dim, dim, 8))
+    tables = [torch.randn(2 * side - 1, dim) * max(1.0, factor / 1e3) for side in size]
+    given = [x.to(dtype) for x in (q, k, v, *tables)]
+    q, k, v, height_rel, width_rel = (x.double() for x in given)
+    ys, xs = torch.arange(height).repeat_interleave(width), torch.arange(width).repeat(height)
+    by_height = torch.einsum('bhdi,ijd->bhij', q, height_rel[ys - ys.unsqueeze(1) + height - 1])
+    by_width = torch.einsum('bhdi,ijd->bhij', q, width_rel[xs - xs.unsqueeze(1) + width - 1])
+    assert (by_height.abs().max() * dim**-0.5 > 65504) == (factor == 1e4)
+    logits = (torch.einsum('bhdi,bhdj->bhij', q, k) + by_height + by_width) * dim**-0.5
+    return given, torch.einsum('bhij,bhej->bhei', logits.softmax(-1), v)
+
+
+@pytest.mark.parametrize('factor', [0.01, 1.0, 100.0, 1e4])
+@pytest.mark.parametrize(
+    ('dtype', 'bound'), [(torch.float16, 1e-3), (torch.bfloat16, 5e-3), (torch.float32, 1e-5)], ids=str
+)
+def test_fused_kernel_gives_the_formula_for_small_and_very_large_logits(monkeypatch, dtype, bound, factor):
+    given, expected = large_and_expected((5, 7), factor, dtype)
+    monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)  # as where there is no CPU
+    found = attend(*given, 5, 7, 16**-0.5)
+    assert found.dtype == dtype
+    assert (found.double() - expected).norm() / expected.norm() < bound
+
+
+def test_position_terms_of_float16_up_to_16_million_are_finite_and_their_gradients_too():
+    q = torch.full((1, 1, 3, 4), 6e4, dtype=torch.float16, requires_grad=True)
+    table = torch.linspace(-60, 60, 20, dtype=torch.float16).view(5, 4).requires_grad_()
+    found = position_logits(q, table, torch.arange(3).unsqueeze(1), 3)
+    assert found.isfinite().all()
+    assert found.amax(-1).eq(0).all()
+    found.softmax(-1).sum().backward()
+    assert q.grad.isfinite().all() and table.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_layer_stays_finite_with_very_large_logits(fused, dtype):
+    torch.manual_seed(0)
+    layer = RelMha2d(16, 16, feat_size=4, num_heads=2, attn_drop=0.1, dtype=dtype)
+    x = torch.randn(2, 16, 4, 4, dtype=dtype) * 1e4
+    x.requires_grad_()
+    for training in (True, False):  # with dropout neither path is the blockwise one
+        out = layer.train(training)(x)
+        out.sum().backward()
+        assert out.isfinite().all() and x.grad.isfinite().all()
+
+
+def test_float16_layer_stays_finite_with_very_large_logits_where_it_is_fused():
+    torch.manual_seed(0)
+    layer = RelMha2d(16, 16, feat_size=4, num_heads=2, attn_drop=0.1).half().train()
+    assert layer.fused_attn
+    nn.init.normal_(layer.height_rel, std=20)
+    x = torch.randn(2, 16, 4, 4, dtype=torch.float16) * 1e4
+    assert layer(x).isfinite().all()

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import math
+import os
+import runpy
 import signal
 
 import datasets
@@ -20,11 +22,12 @@ from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
 from timm_convattn.predictions import Predictions
 from timm_convattn.rejection import load_rejection
+from timm_convattn.training import stop
 from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.networks import create_network
 from timm_convattn.training.run_folder import lock_path, resume_config
-from timm_convattn.training.stop import Interrupted
+from timm_convattn.training.stop import MARKS, Interrupted
 
 
 def test_run_leaves_everything_that_it_promises(tiny_config, tiny_crops):
@@ -110,8 +113,8 @@ def test_it_learns_what_can_be_learned(tiny_config):
     assert json.loads((run / 'results.json').read_text())['metrics']['macro_f1'] > 0.9
 
 
-def interrupt_at(monkeypatch, call, number=signal.SIGINT):
-    """Send a signal while a batch is being normalised."""
+def interrupt_at(monkeypatch, call, *numbers):
+    """Send signals, Ctrl-C if not told otherwise, while a batch is being normalised."""
     calls = 0
     original = Normalize.__call__
 
@@ -119,7 +122,8 @@ def interrupt_at(monkeypatch, call, number=signal.SIGINT):
         nonlocal calls
         calls += 1
         if calls == call:
-            signal.raise_signal(number)
+            for number in numbers or [signal.SIGINT]:
+                signal.raise_signal(number)
         return original(self, *args)
 
     monkeypatch.setattr(Normalize, '__call__', interrupting)
@@ -171,11 +175,46 @@ def test_interrupted_and_resumed_run_equals_uninterrupted_run(
     assert metrics[0] == metrics[1]
 
 
-def test_scheduler_that_ends_the_job_gets_a_checkpoint_and_its_exit_code(tiny_config, monkeypatch):
-    interrupt_at(monkeypatch, 1, signal.SIGTERM)
+@pytest.mark.parametrize('numbers', [[signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM]], ids=['once', 'passed on'])
+def test_scheduler_that_ends_the_job_gets_a_checkpoint_and_its_exit_code(tiny_config, monkeypatch, tmp_path, numbers):
+    interrupt_at(monkeypatch, 1, *numbers)
     with pytest.raises(Interrupted) as stopped:
-        finetune(tiny_config())
+        finetune(tiny_config('--model', 'test_resnet'))
     assert stopped.value.exit_code == 143
+    assert [path.name for path in (tmp_path / 'run' / 'checkpoints').iterdir()] == ['epoch_0000_batch_000001']
+
+
+@pytest.mark.parametrize('first', [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_while_a_run_is_stopping_ends_it_at_once(tiny_config, monkeypatch, tmp_path, first):
+    interrupt_at(monkeypatch, 1, first, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(tiny_config('--model', 'test_resnet'))
+    assert not (tmp_path / 'run' / 'checkpoints').exists()
+
+
+def test_process_whose_launcher_is_gone_stops_at_a_step_as_at_sigterm(tiny_config, monkeypatch, tmp_path):
+    monkeypatch.setattr(stop, 'LAUNCHER', os.getpid())  # any but the parent
+    with pytest.raises(Interrupted) as stopped:
+        finetune(tiny_config('--model', 'test_resnet'))
+    assert stopped.value.exit_code == 143
+    assert [path.name for path in (tmp_path / 'run' / 'checkpoints').iterdir()] == ['epoch_0000_batch_000001']
+
+
+@pytest.mark.parametrize(
+    ('variables', 'launched'),
+    [
+        ({}, False),
+        ({'ACCELERATE_MIXED_PRECISION': 'bf16', 'LOCAL_RANK': '0'}, False),
+        *(({m: 'no'}, True) for m in MARKS),
+    ],
+    ids=str,
+)
+def test_only_what_a_launcher_started_ends_with_its_parent(monkeypatch, variables, launched):
+    for name in MARKS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert runpy.run_path(stop.__file__)['LAUNCHER'] == (os.getppid() if launched else None)
 
 
 def test_latest_is_the_run_of_output(tiny_config, tmp_path):
@@ -192,9 +231,11 @@ def test_resumed_run_cannot_change_what_the_weights_depend_on(tiny_config):
         resume_config(parse_config(args), args)
 
 
-def test_only_the_newest_checkpoints_are_kept(tiny_config):
-    run = finetune(tiny_config('--epochs', '4', '--keep', '1'))
-    assert [path.name for path in (run / 'checkpoints').iterdir()] == ['epoch_0004_batch_000000']
+@pytest.mark.parametrize('keep', [1, 2, 9])
+def test_only_the_newest_checkpoints_are_kept(tiny_config, keep):
+    run = finetune(tiny_config('--model', 'test_resnet', '--epochs', '4', '--keep', str(keep)))
+    kept = [f'epoch_{epoch:04d}_batch_000000' for epoch in range(1, 5)][-keep:]
+    assert sorted(path.name for path in (run / 'checkpoints').iterdir()) == kept
 
 
 def test_fine_tuned_model_starts_another_run_with_its_classes_or_new_ones(

@@ -16,7 +16,8 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
+from test_survival import Bomb, rehash, resume
 
 import timm_convattn  # noqa: F401
 from timm_convattn.data.crops import built_crops
@@ -29,7 +30,6 @@ from timm_convattn.studies.matrix import read_matrix
 from timm_convattn.training.config import Config, parse_config
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.networks import load_network
-from timm_convattn.training.run_folder import resume_config
 
 FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
@@ -256,52 +256,78 @@ def test_half_precision_weights_load_as_what_they_are(model):
     assert all(torch.equal(value, weights[key].to(value.dtype)) for key, value in loaded.state_dict().items())
 
 
-class Bomb:
-    """Leaves a file behind where it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), 'w'))
-
-
-def test_pickles_in_place_of_weights_or_checkpoints_are_never_run(model, tiny_config, tmp_path):
+def test_pickles_in_place_of_weights_are_never_run(model, tmp_path):
     mark = tmp_path / 'exploded'
     for name in ('model.safetensors', 'pytorch_model.bin'):
         (model / 'model.safetensors').unlink(missing_ok=True)
         (model / name).write_bytes(pickle.dumps({'fc.weight': Bomb(mark)}))
         with pytest.raises(InputError):
             load(model)
-    run = finetune(tiny_config('--model', 'resnet10t', '--epochs', '1'))
-    bomb = io.BytesIO()
-    torch.save({'state': Bomb(mark)}, bomb)
-    for name in ('optimizer.bin', 'random_states_0.pkl'):
-        checkpoint = next(run.glob('checkpoints/epoch_*'))
-        content = json.loads((checkpoint / 'progress.json').read_text())
-        before = (checkpoint / name).read_bytes()
-        (checkpoint / name).write_bytes(bomb.getvalue())
-        rehash(checkpoint, content)  # whoever can write the file can write its hash
-        args = ['--resume', str(run), '--epochs', '2']
-        try:
-            finetune(resume_config(parse_config(args), args))
-        except InputError as error:
-            assert 'does not fit this run' in str(error)
-        (checkpoint / name).write_bytes(before)
-        rehash(checkpoint, content)
     assert not mark.exists()
 
 
-def rehash(checkpoint, content):
-    import hashlib
+@pytest.fixture(scope='module')
+def one_epoch(tiny_crops, tmp_path_factory):
+    """A finished run of one epoch, with its checkpoint."""
+    folder = tmp_path_factory.mktemp('checkpoint') / 'run'
+    options = ['--model', 'test_resnet', '--img-size', '32', '--batch-size', '8', '--ema', '--epochs', '1']
+    return finetune(parse_config([*options, '--threads', '1', '--data', str(tiny_crops), '--output', str(folder)]))
 
-    content = copy.deepcopy(content)
-    content.pop('own_sha256', None)
-    content['sha256'] = {
-        name: hashlib.sha256((checkpoint / name).read_bytes()).hexdigest() for name in content['sha256']
-    }
-    content['own_sha256'] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    (checkpoint / 'progress.json').write_text(json.dumps(content))
+
+@pytest.fixture
+def checkpoint(one_epoch, tmp_path):
+    """The only checkpoint of a copy of it, to be bent."""
+    shutil.copytree(one_epoch, tmp_path / 'run')
+    return next((tmp_path / 'run').glob('checkpoints/epoch_*'))
+
+
+def go_on_from(checkpoint):
+    rehash(checkpoint)  # whoever can write the file can write its hash
+    return resume(checkpoint.parent.parent, '--epochs', '2')
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('optimizer.bin', 'does not fit this run'),
+        ('model.safetensors', 'does not fit this run'),
+        ('averaged.safetensors', 'does not fit this run'),
+        ('random_states_0.pkl', 'All checkpoints in .* are damaged'),
+    ],
+)
+def test_pickles_in_a_checkpoint_are_never_run(checkpoint, tmp_path, name, message):
+    torch.save({'state': Bomb(tmp_path / 'exploded')}, checkpoint / name)
+    with pytest.raises(InputError, match=message):
+        go_on_from(checkpoint)
+    assert not (tmp_path / 'exploded').exists()
+
+
+@pytest.mark.parametrize('name', ['model.safetensors', 'averaged.safetensors'])
+@pytest.mark.parametrize(
+    ('how', 'message'),
+    [
+        ('foreign key', 'stranger'),
+        ('missing key', 'fc.weight'),
+        ('other shape', 'size mismatch'),
+        ('integers', 'fc.weight are of type I8, wanted floating point numbers'),
+        ('not a number', 'fc.weight hold values that are no numbers'),
+        ('infinite', 'fc.weight hold values that are no numbers'),
+    ],
+)
+def test_weights_in_a_checkpoint_that_are_of_another_make_are_refused_by_name(checkpoint, name, how, message):
+    path = checkpoint / name
+    results = (checkpoint.parent.parent / 'results.json').read_bytes()
+    safetensors.torch.save_file(bent_weights(how, safetensors.torch.load_file(path)), path)
+    with pytest.raises(InputError, match=f'(?s){checkpoint} does not fit this run.*{message}'):
+        go_on_from(checkpoint)
+    assert (checkpoint.parent.parent / 'results.json').read_bytes() == results
+
+
+def test_optimizer_of_another_network_in_a_checkpoint_is_refused(checkpoint):
+    other = torch.optim.AdamW([torch.zeros(3, requires_grad=True)])
+    torch.save(other.state_dict(), checkpoint / 'optimizer.bin')
+    with pytest.raises(InputError, match='does not fit this run'):
+        go_on_from(checkpoint)
 
 
 @pytest.mark.parametrize('kind', ['rejection', 'predictions', 'crops'])
@@ -352,14 +378,39 @@ def crops_with(tmp_path, images, labels):
     return str(tmp_path / 'crops')
 
 
-@pytest.mark.parametrize('args', [[], ['--plain-input'], ['--streaming']], ids=['stored', 'plain', 'streamed'])
+@pytest.mark.parametrize(
+    'args',
+    [[], ['--plain-input'], ['--plain-input', '--num-workers', '1'], ['--streaming']],
+    ids=['stored', 'plain', 'by a worker', 'streamed'],
+)
 def test_crop_that_cannot_be_decoded_is_named(tmp_path, tiny_config, args):
     buffer = io.BytesIO()
     Image.new('L', (9, 9)).save(buffer, 'PNG')
     good = buffer.getvalue()
     data = crops_with(tmp_path, [good, good, good[: len(good) // 2], good], [0, 1, 0, 1])
-    with pytest.raises(InputError, match='Crop 2 of the data set cannot be decoded'):
+    with pytest.raises(
+        InputError, match=r'^Crop 2 of the data set cannot be decoded \(.*\)\. Build the crops again\.$'
+    ):
         finetune(tiny_config('--model', 'resnet10t', '--data', data, '--batch-size', '2', *args))
+
+
+@pytest.mark.parametrize(
+    'args',
+    [[], ['--plain-input'], pytest.param(['--streaming'], marks=pytest.mark.slow)],
+    ids=['stored', 'plain', 'streamed'],
+)
+def test_crop_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, tiny_config, monkeypatch, args):
+    small, bomb = io.BytesIO(), io.BytesIO()
+    Image.new('L', (9, 9)).save(small, 'PNG')
+    Image.new('1', (8001, 8000)).save(bomb, 'PNG')  # a few kilobytes
+    good, decoded = small.getvalue(), []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, 'load', lambda image: (decoded.append(image.size), load(image))[1])
+    data = crops_with(tmp_path, [good, bomb.getvalue(), good, good], [0, 1, 0, 1])
+    with pytest.raises(InputError, match=r'Crop 1 .* \(it has 8001 x 8000 pixels, more than 64,000,000'):
+        finetune(tiny_config('--model', 'test_resnet', '--data', data, '--batch-size', '2', *args))
+    assert (9, 9) in decoded or args == ['--streaming']
+    assert (8001, 8000) not in decoded
 
 
 def test_labels_that_are_no_class_are_refused(tmp_path):

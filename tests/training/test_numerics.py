@@ -67,7 +67,8 @@ def test_both_precisions_learn(tiny_config, precision):
 def test_fp16_learns_with_scaled_gradients(tiny_config):
     run = finetune(tiny_config(*LEARNABLE, '--mixed-precision', 'fp16'))
     assert json.loads((run / 'results.json').read_text())['metrics']['macro_f1'] > 0.9
-    assert all(torch.load(path)['scale'] > 1 for path in run.glob('checkpoints/*/scaler.pt'))
+    scales = [torch.load(path)['scale'] for path in run.glob('checkpoints/*/scaler.pt')]
+    assert len(scales) == 2 and min(scales) > 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')

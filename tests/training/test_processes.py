@@ -1,5 +1,6 @@
 """Several processes on CPUs (gloo) against one: the same metrics, the same training, one voice, no hang."""
 
+import io
 import json
 import os
 import signal
@@ -11,8 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from PIL import Image
 from safetensors.torch import load_file
+from test_hostile_files import crops_with
+from test_survival import state
 
+from timm_convattn.data.pipeline import EpochSampler
 from timm_convattn.predictions import Predictions
 
 LAUNCH = [sys.executable, '-m', 'accelerate.commands.launch', '--num_machines', '1', '--mixed_precision', 'no']
@@ -22,9 +27,10 @@ TWO = [*LAUNCH, '--multi_gpu', '--num_processes', '2', '--main_process_port', '0
 ONE = [*LAUNCH, '--cpu', '--num_processes', '1']
 
 
-def start(launch, root, script, *args):
+def start(launch, root, script, *args, **variables):
     command = [*launch, str(root / 'train_scripts' / script), *map(str, args), '--threads', '1']
-    return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe, environment = subprocess.PIPE, {**os.environ, **variables}
+    return subprocess.Popen(command, cwd=root, stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
 def finish(process):
@@ -35,11 +41,12 @@ def finish(process):
 
 @pytest.fixture(scope='module')
 def two(root, tiny_crops, tmp_path_factory):
-    """A run of two processes on a network with batch norms, averaged; and what it said."""
+    """A run of two processes on a network with batch norms, averaged; and what it said. What each wrote lies beside."""
     folder = tmp_path_factory.mktemp('two') / 'run'
+    watched = Path(__file__).parent / 'watched_finetune.py'
     options = ['--model', 'convattn', '--model-args', 'backbone=resnet10t', '--data', tiny_crops, '--img-size', 32]
     options += ['--batch-size', 4, '--epochs', 4, '--ema', '--ema-decay', 0.5, '--hold-out', 0.1, '--output', folder]
-    return folder, finish(start(TWO, root, 'finetune.py', *options))
+    return folder, finish(start(TWO, root, watched, *options, WRITTEN=str(folder.parent / 'written')))
 
 
 def test_every_line_is_said_once_and_the_last_epoch_scores_what_the_saved_model_scores(two):
@@ -52,6 +59,27 @@ def test_every_line_is_said_once_and_the_last_epoch_scores_what_the_saved_model_
     assert results['environment']['hardware']['processes'] == 2
     assert log[-1]['validation_loss'] == pytest.approx(results['metrics']['loss'], rel=1e-5)
     assert log[-1]['accuracy'] == results['metrics']['accuracy']
+
+
+def test_only_the_main_process_writes_but_for_the_random_states_of_the_other(two):
+    folder, _ = two
+    main, other = (
+        {
+            Path(line).name
+            for line in Path(f'{folder.parent}/written.{rank}').read_text().splitlines()
+            if str(folder) in line
+        }
+        for rank in (0, 1)
+    )
+    assert other == {'random_states_1.pkl'}
+    assert main >= {path.name for path in folder.iterdir()} - {'checkpoints'}
+    assert main >= {
+        'model.safetensors',
+        'averaged.safetensors',
+        'optimizer.bin',
+        'random_states_0.pkl',
+        'progress.json',
+    }
 
 
 @pytest.mark.slow
@@ -125,6 +153,66 @@ def test_a_process_that_dies_ends_the_run_and_its_checkpoints_go_on(root, tiny_c
     epochs = len((run / 'log.jsonl').read_text().splitlines())
     finish(start(TWO, root, 'finetune.py', '--resume', run, '--epochs', epochs + 1))
     assert (run / 'results.json').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_an_error_in_one_process_ends_the_run_with_its_sentence(root, tmp_path):
+    good = io.BytesIO()
+    Image.new('L', (9, 9)).save(good, 'PNG')
+    images, order = [good.getvalue()] * 16, list(EpochSampler(16, seed=0))
+    broken = order[5]  # the second process has the second batch
+    images[broken] = images[broken][:20]
+    options = ['--data', crops_with(tmp_path, images, [0, 1] * 8), '--plain-input', '--batch-size', 4, '--img-size', 32]
+    options += ['--model', 'test_resnet', '--epochs', 9, '--output', tmp_path / 'run']
+    process = start(TWO, root, 'finetune.py', *options)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert [line for line in err.splitlines() if line.startswith(f'error: Crop {broken} of the data set cannot be')]
+    assert 'epoch 1/9' not in out
+    assert not (tmp_path / 'run' / 'results.json').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='processes are found in /proc')
+@pytest.mark.parametrize(('launch', 'status'), [(ONE, -signal.SIGTERM), (TWO, 1)], ids=['one', 'two'])
+def test_sigterm_to_the_launcher_alone_saves_leaves_no_process_and_goes_on_as_if_nothing_had_been(
+    root, tiny_crops, tmp_path, launch, status
+):
+    parts, whole = tmp_path / 'parts', tmp_path / 'whole'
+    options = ['--model', 'test_resnet', '--data', tiny_crops, '--img-size', 32, '--batch-size', 4, '--epochs', 50]
+    options += ['--ema', '--keep', 1, '--checkpoint-every', 1000, '--evaluate-every', 1000]
+    process = start(launch, root, 'finetune.py', *options, '--output', parts)
+    wait_for_file(parts / 'log.jsonl', process)
+    training = children(process.pid)
+    process.terminate()
+    _, err = process.communicate(timeout=120)  # until all that it started are gone
+    assert process.returncode == status
+    assert f'Go on with: accelerate launch train_scripts/finetune.py --resume {parts}' in err
+    assert training and not any(is_running(pid) for pid in training)
+    (checkpoint,) = (parts / 'checkpoints').iterdir()
+    assert checkpoint.name.startswith('epoch_') and not (parts / 'results.json').exists()
+    for args in (['--resume', parts], [*options, '--output', whole]):
+        finish(start(launch, root, 'finetune.py', *args))
+    ours, theirs = state(parts), state(whole)
+    for part in theirs:
+        assert ours[part] == theirs[part], part
+
+
+def wait_for_file(path: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def children(pid: int) -> list[int]:

@@ -1,6 +1,8 @@
 """Runs that are killed, told to stop or out of room: what they leave, and that they go on as if nothing had been."""
 
+import hashlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -10,10 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from accelerate.utils import load
 from safetensors.torch import load_file
-from script_runner import start_script
+from script_runner import run_script, start_script
 
 from timm_convattn.errors import InputError
+from timm_convattn.training.checkpoints import Progress, find_checkpoints
 from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.run_folder import resume_config
@@ -47,6 +52,17 @@ def state(run: Path):
 def resume(run: Path, *args: str) -> Path:
     args = ['--resume', str(run), *args]
     return finetune(resume_config(parse_config(args), args))
+
+
+def rehash(checkpoint: Path) -> None:
+    """Write the hashes of a checkpoint anew: whoever can write its files can write those."""
+    content = json.loads((checkpoint / 'progress.json').read_text())
+    del content['own_sha256']
+    content['sha256'] = {
+        name: hashlib.sha256((checkpoint / name).read_bytes()).hexdigest() for name in content['sha256']
+    }
+    content['own_sha256'] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    (checkpoint / 'progress.json').write_text(json.dumps(content))
 
 
 def wait_for(condition, process):
@@ -97,13 +113,23 @@ def test_a_run_that_is_killed_twenty_times_ends_as_one_that_is_not(root, tiny_cr
     assert len(theirs['log']) == 26
 
 
-def test_preempted_run_saves_exits_with_the_signals_code_and_goes_on_as_if_nothing_had_been(
-    root, tiny_config, tiny_crops, tmp_path
-):
+def test_preempted_run_saves_exits_with_the_signals_code_and_goes_on_as_if_nothing_had_been(root, tiny_crops, tmp_path):
     script, said, run = root / 'train_scripts' / 'finetune.py', tmp_path / 'said.txt', tmp_path / 'run'
-    options = ['--model', 'resnet10t', '--data', tiny_crops, '--img-size', 32, '--batch-size', 4]
-    options += ['--epochs', 60, '--threads', 1, '--output', run]
-    process = start_script(script, *options, output=said)
+    options = [
+        '--model',
+        'test_resnet',
+        '--data',
+        tiny_crops,
+        '--img-size',
+        32,
+        '--batch-size',
+        4,
+        '--ema',
+        '--keep',
+        1,
+    ]
+    options += ['--schedule', 'constant', '--threads', 1]
+    process = start_script(script, *options, '--epochs', 300, '--output', run, output=said)
     wait_for((run / 'log.jsonl').exists, process)
     process.terminate()
     process.join()
@@ -111,9 +137,11 @@ def test_preempted_run_saves_exits_with_the_signals_code_and_goes_on_as_if_nothi
     assert f'Go on with: accelerate launch train_scripts/finetune.py --resume {run}' in said.read_text()
     epochs = len((run / 'log.jsonl').read_text().splitlines())
     resume(run, '--epochs', str(epochs + 1))
-    assert [json.loads(line)['epoch'] for line in (run / 'log.jsonl').read_text().splitlines()] == [
-        *range(1, epochs + 2)
-    ]
+    run_script(script, *options, '--epochs', epochs + 1, '--output', tmp_path / 'whole')
+    ours, theirs = state(run), state(tmp_path / 'whole')
+    assert len(theirs['log']) == epochs + 1
+    for part in theirs:
+        assert ours[part] == theirs[part], part
 
 
 @pytest.fixture(scope='module')
@@ -169,6 +197,74 @@ def test_run_without_one_good_checkpoint_says_so_and_touches_nothing(three_epoch
     assert (run / 'results.json').read_bytes() == results
 
 
+class Bomb:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), 'w'))
+
+
+@pytest.mark.parametrize('how', ['no pickle', 'a bomb', 'a state is missing', 'no state'])
+def test_random_states_that_cannot_be_set_fall_back_to_the_checkpoint_before(three_epochs, tmp_path, capfd, how):
+    run = tmp_path / 'run'
+    shutil.copytree(three_epochs, run)
+    newest = run / 'checkpoints' / 'epoch_0003_batch_000000'
+    path, mark = newest / 'random_states_0.pkl', tmp_path / 'mark'
+    states = load(path)
+    if how == 'no pickle':
+        path.write_bytes(b'what is this')
+    elif how == 'a bomb':
+        torch.save(states | {'random_state': Bomb(mark)}, path)
+    elif how == 'a state is missing':
+        torch.save({key: value for key, value in states.items() if key != 'random_state'}, path)
+    else:
+        torch.save(states | {'torch_manual_seed': torch.zeros(7, dtype=torch.uint8)}, path)
+    rehash(newest)  # a disk that lies, or whoever can write the file
+    resume(run)
+    assert f'warning: the checkpoint {newest} is damaged' in capfd.readouterr().err
+    ours, theirs = state(run), state(three_epochs)
+    assert all(ours[part] == theirs[part] for part in theirs)
+    assert not mark.exists()
+
+
+def test_checkpoints_are_in_the_order_of_their_epochs_however_many_digits_these_have(tmp_path):
+    wanted = [
+        Progress(epoch=epoch, batch=batch).name for epoch, batch in [(9, 0), (9_999, 7), (10_000, 0), (10_000, 3)]
+    ]
+    for name in reversed(wanted):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'progress.json').write_text('{}')
+    assert [path.name for path in find_checkpoints(tmp_path)] == wanted
+
+
+def test_checkpoint_is_on_the_disk_before_it_is_renamed_and_before_an_older_one_goes(tiny_config, monkeypatch):
+    done = []
+
+    def noted(owner, name):
+        original = getattr(owner, name)
+
+        def call(first, *args, **kwargs):
+            place = str(Path(f'/proc/self/fd/{first}').readlink()) if isinstance(first, int) else str(first)
+            done.append((name, place.partition('/checkpoints')[2], place.endswith('/checkpoints')))
+            return original(first, *args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+    noted(os, 'fsync')
+    noted(os, 'rename')
+    noted(shutil, 'rmtree')
+    run = finetune(tiny_config('--model', 'test_resnet', '--keep', '1', '--epochs', '2'))
+    files = {f'/.epoch_0002_batch_000000/{path.name}' for path in run.glob('checkpoints/epoch_0002*/*')}
+    renamed = done.index(('rename', '/.epoch_0002_batch_000000', False))
+    assert len(files) >= 4
+    assert {place for name, place, _ in done[:renamed] if name == 'fsync'} >= {*files, '/.epoch_0002_batch_000000'}
+    after = done[renamed:]
+    assert after.index(('fsync', '', True)) < after.index(('rmtree', '/epoch_0001_batch_000000', False))
+
+
 def test_half_a_line_at_the_end_of_the_log_is_written_again(three_epochs, tmp_path):
     run = tmp_path / 'run'
     shutil.copytree(three_epochs, run)
@@ -179,31 +275,68 @@ def test_half_a_line_at_the_end_of_the_log_is_written_again(three_epochs, tmp_pa
     assert state(run)['log'] == state(three_epochs)['log']
 
 
-@pytest.mark.slow
-def test_full_disk_ends_with_a_sentence_and_the_last_good_checkpoint_goes_on(root, tiny_crops, tmp_path):
+def run_with_a_disk(inside: str, root: Path, place: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script of the shell that may mount a disk at a place, and ends with 77 where it cannot."""
     if shutil.which('unshare') is None:
         pytest.skip('there is no unshare to mount a small disk with')
-    place = tmp_path / 'disk'
     place.mkdir()
-    options = '--model resnet10t --img-size 32 --batch-size 8 --threads 1 --epochs 4 --optimizer momentum --keep 1'
-    # a checkpoint of this network takes 40 MB: the disk holds one, not two
-    inside = f'''
-        mount -t tmpfs -o size=64m tmpfs "{place}" || exit 77
-        "{sys.executable}" train_scripts/finetune.py {options} --data "{tiny_crops}" --output "{place}/run"
-        echo "status $?"
-        ls -A "{place}/run/checkpoints"
-        mount -o remount,size=256m "{place}"
-        "{sys.executable}" train_scripts/finetune.py --resume "{place}/run" && ls "{place}/run/results.json"
-    '''
     command = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', inside]
     finished = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=300)
     if finished.returncode == 77 or 'unshare' in finished.stderr:
         pytest.skip(f'no disk can be mounted here: {finished.stderr}')
+    return finished
+
+
+@pytest.mark.slow
+def test_full_cache_ends_with_a_sentence_and_not_with_the_process(root, tiny_crops, tmp_path):
+    place = tmp_path / 'disk'
+    # the crops take 7 MB, which a mapped file of 1 MB seems to have until they are written
+    inside = f'''
+        mount -t tmpfs -o size=1m tmpfs "{place}" || exit 77
+        XDG_CACHE_HOME="{place}" "{sys.executable}" train_scripts/finetune.py --model test_resnet --img-size 512 \\
+            --data "{tiny_crops}" --output "{tmp_path}/run"
+        echo "status $?"
+        find "{place}/timm_convattn" -type f
+    '''
+    finished = run_with_a_disk(inside, root, place)
+    assert finished.stdout == 'status 1\n', finished.stderr
+    assert finished.stderr.startswith(f'error: {place}/timm_convattn/stores could not be written')
+    assert 'name another cache with XDG_CACHE_HOME' in finished.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('epochs', 'size', 'refused', 'last'),
+    [
+        # a checkpoint of this network takes 40 MB: the disk holds one, not two
+        (4, '64m', 'epoch_0002_batch_000000 could not be written', 'epoch_0001_batch_000000'),
+        # and the model 20 MB, for which there is no room beside it
+        (1, '50m', 'run could not be written', 'epoch_0001_batch_000000'),
+    ],
+    ids=['checkpoint', 'model'],
+)
+def test_full_disk_ends_with_a_sentence_and_the_last_good_checkpoint_goes_on(
+    root, tiny_crops, tmp_path, epochs, size, refused, last
+):
+    place = tmp_path / 'disk'
+    options = f'--model resnet10t --img-size 32 --batch-size 8 --threads 1 --epochs {epochs} --optimizer momentum'
+    inside = f'''
+        mount -t tmpfs -o size={size} tmpfs "{place}" || exit 77
+        "{sys.executable}" train_scripts/finetune.py {options} --keep 1 --data "{tiny_crops}" --output "{place}/run"
+        echo "status $?"
+        ls -A "{place}/run/checkpoints"
+        echo "left $(ls -A "{place}/run" | tr '\\n' ' ')"
+        mount -o remount,size=256m "{place}"
+        "{sys.executable}" train_scripts/finetune.py --resume "{place}/run" && ls "{place}/run/results.json"
+    '''
+    finished = run_with_a_disk(inside, root, place)
     lines = finished.stdout.splitlines()
     assert 'Traceback' not in finished.stderr
-    assert 'epoch_0002_batch_000000 could not be written' in finished.stderr
-    assert 'MB are free on its disk. The run can go on from' in finished.stderr
+    (said,) = [line for line in finished.stderr.splitlines() if line.startswith('error: ')]
+    assert refused in said
+    assert 'MB are free on its disk. ' in said and 'go on' in said
     after = lines[lines.index('status 1') :]
-    assert after[1] == 'epoch_0001_batch_000000'
-    assert 'going on from' in after[2]
+    assert after[1] == last
+    assert set(after[2].split()[1:]) == {'checkpoints', 'config.yaml', 'log.jsonl'}
+    assert 'going on from' in after[3]
     assert after[-1] == f'{place}/run/results.json'

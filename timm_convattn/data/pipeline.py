@@ -4,6 +4,7 @@ Every random number of the augmentation is a function of (seed, epoch, index of 
 epoch looks the same whatever the number of workers, processes or the point at which a run was resumed.
 """
 
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +12,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import datasets
+import fsspec  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as tvf
 
+from timm_convattn.data.images import MAX_PIXELS
 from timm_convattn.errors import InputError
 
 __all__ = [
@@ -28,26 +31,29 @@ __all__ = [
     'EpochSampler',
     'Normalize',
     'ResizeToPixels',
+    'decode_crop',
     'explain_broken_crop',
     'uniform',
+    'unwrap_worker_errors',
 ]
 
 
 class CropImages(torch.utils.data.Dataset[tuple[torch.Tensor, int, int]]):
     """Crops as (image, label, index), the image put through a transform.
 
+    Indices past the last crop begin anew, so that a crop that comes up again has another index.
+
     Args:
         crops: A data set with columns `image` and `label`.
         transform: From a PIL image (mode L or RGB) to a tensor. It has to be picklable for worker processes.
-            Indices past the last crop begin anew, so that a crop that comes up again has another index.
         in_chans: 1 for grey images, 3 for RGB (a grey crop three times).
     """
 
     def __init__(
         self, crops: datasets.Dataset, transform: Callable[[Image.Image], torch.Tensor], in_chans: int
     ) -> None:
-        mode = {1: 'L', 3: 'RGB'}[in_chans]
-        self.crops = crops.select_columns(['image', 'label']).cast_column('image', datasets.Image(mode=mode))
+        self.crops = crops.select_columns(['image', 'label']).cast_column('image', datasets.Image(decode=False))
+        self.mode = {1: 'L', 3: 'RGB'}[in_chans]
         self.transform = transform
 
     def __len__(self) -> int:
@@ -56,7 +62,30 @@ class CropImages(torch.utils.data.Dataset[tuple[torch.Tensor, int, int]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
         with explain_broken_crop(index % len(self)):
             crop = self.crops[index % len(self)]
-        return self.transform(crop['image']), crop['label'], index
+            image = decode_crop(crop['image'], self.mode)
+        return self.transform(image), crop['label'], index
+
+
+def decode_crop(encoded: dict[str, Any], mode: str) -> Image.Image:
+    """Decode a crop as `datasets` does, once its header says that it is no larger than a crop can be.
+
+    Args:
+        encoded: `bytes` of the file, or else its `path`, as `datasets.Image(decode=False)` gives them.
+        mode: Mode of the image that is wanted.
+
+    Raises:
+        ValueError: If it has more than `MAX_PIXELS`. What else a broken file leads to, Pillow raises.
+    """
+    content = encoded['bytes']
+    if content is None:
+        with fsspec.open(encoded['path'], 'rb') as file:
+            content = file.read()
+    with Image.open(io.BytesIO(content)) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f'it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}')
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return upright if upright.mode == mode else upright.convert(mode)
 
 
 @contextmanager
@@ -70,6 +99,22 @@ def explain_broken_crop(index: int) -> Iterator[None]:
         yield
     except Exception as error:  # Pillow's readers fail with whatever a broken image leads them to
         raise InputError(f'Crop {index} of the data set cannot be decoded ({error}). Build the crops again.') from error
+
+
+@contextmanager
+def unwrap_worker_errors() -> Iterator[None]:
+    """Give the sentence of an `InputError` that a worker of a `DataLoader` raised, without the traceback before it.
+
+    Raises:
+        InputError: With the sentence.
+    """
+    try:
+        yield
+    except InputError as error:
+        before, _, sentence = str(error).rpartition('InputError: ')
+        if 'in DataLoader worker' not in before:
+            raise
+        raise InputError(sentence.strip()) from None
 
 
 class ResizeToPixels:

@@ -18,8 +18,9 @@ import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
 
-from timm_convattn.data.pipeline import ResizeToPixels, explain_broken_crop
+from timm_convattn.data.pipeline import ResizeToPixels, decode_crop, explain_broken_crop
 from timm_convattn.data.sources import cache_folder, content_hash
+from timm_convattn.files import explain_full_disk
 
 __all__ = ['StoredCrops', 'as_it_is', 'open_store', 'store_path']
 
@@ -68,17 +69,14 @@ def open_store(crops: datasets.Dataset, size: tuple[int, int], interpolation: st
 
     Returns:
         The crops, squashed to the size, in their order.
+
+    Raises:
+        InputError: If a crop cannot be decoded, or the cache has no room.
     """
     path = store_path(crops, size, interpolation)
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as beside:
-            pass
-        try:
-            _fill(Path(beside.name), crops, ResizeToPixels(size, interpolation))
-            Path(beside.name).replace(path)  # two processes that fill it at once write the same
-        finally:
-            Path(beside.name).unlink(missing_ok=True)
+        with explain_full_disk(path.parent, 'Make room, name another cache with XDG_CACHE_HOME, or use --plain-input.'):
+            _create(path, crops, ResizeToPixels(size, interpolation))
     return StoredCrops(np.load(path, mmap_mode='r'), crops['label'][:])
 
 
@@ -88,14 +86,28 @@ def store_path(crops: datasets.Dataset, size: tuple[int, int], interpolation: st
     return cache_folder() / 'stores' / f'{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.npy'
 
 
+def _create(path: Path, crops: datasets.Dataset, resize: ResizeToPixels) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as beside:
+        pass
+    try:
+        _fill(Path(beside.name), crops, resize)
+        Path(beside.name).replace(path)  # two processes that fill it at once write the same
+    finally:
+        Path(beside.name).unlink(missing_ok=True)
+
+
 def _fill(path: Path, crops: datasets.Dataset, resize: ResizeToPixels) -> None:
     height, width = resize.size
     pixels = np.lib.format.open_memmap(path, mode='w+', dtype=np.uint8, shape=(len(crops), height, width))
-    images: Any = crops.select_columns(['image']).cast_column('image', datasets.Image(mode='L'))
+    if hasattr(os, 'posix_fallocate'):  # a mapped file that finds no room ends the process without a word
+        with path.open('r+b') as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    images: Any = crops.select_columns(['image']).cast_column('image', datasets.Image(decode=False))
     crops_in_order = iter(tqdm(images, desc='Resizing crops', unit='crop', leave=False, disable=None))
     for index in range(len(crops)):
         with explain_broken_crop(index):
-            crop = next(crops_in_order)
-        pixels[index] = resize(crop['image'])[0].numpy()
+            image = decode_crop(next(crops_in_order)['image'], 'L')
+        pixels[index] = resize(image)[0].numpy()
     pixels.flush()
     os.chmod(path, 0o644)  # noqa: PTH101  a temporary file is for its owner alone

@@ -7,7 +7,7 @@ import datasets
 import torch
 from PIL import Image
 
-from timm_convattn.data.pipeline import explain_broken_crop
+from timm_convattn.data.pipeline import decode_crop, explain_broken_crop
 from timm_convattn.data.sources import check_columns, explain_source, locate_source
 from timm_convattn.errors import InputError
 
@@ -91,7 +91,7 @@ class StreamedImages(torch.utils.data.IterableDataset[tuple[torch.Tensor, int, i
         columns = datasets.Features({**crops.features, 'index': datasets.Value('int64')})
         numbered = crops.rows.map(_number, with_indices=True, features=columns)
         self.rows = numbered.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
-        self.image = datasets.Image(mode={1: 'L', 3: 'RGB'}[in_chans])
+        self.mode = {1: 'L', 3: 'RGB'}[in_chans]
         self.length = len(crops)
         self.transform = transform
 
@@ -105,7 +105,7 @@ class StreamedImages(torch.utils.data.IterableDataset[tuple[torch.Tensor, int, i
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int, int]]:
         for row in self.rows:
             with explain_broken_crop(row['index']):
-                image = self.image.decode_example(row['image'])
+                image = decode_crop(row['image'], self.mode)
             yield self.transform(image), row['label'], row['index']
 
 

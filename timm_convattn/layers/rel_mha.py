@@ -112,10 +112,33 @@ def position_logits(q: torch.Tensor, table: torch.Tensor, places: torch.Tensor, 
         size: Places along the axis.
 
     Returns:
-        (B, num_heads, N, size)
+        (B, num_heads, N, size), in float16 less the largest of each query, so that no term leaves the range.
     """
     rows = torch.arange(size, device=q.device) - places + (size - 1)  # N, size: the row of r[y - y_i]
-    return (q @ table.t()).gather(-1, rows.expand(q.shape[0], q.shape[1], q.shape[2], size))
+    rows = rows.expand(q.shape[0], q.shape[1], q.shape[2], size)
+    if q.dtype == torch.float16:
+        return _half_position_logits(q, table, rows)
+    return (q @ table.t()).gather(-1, rows)
+
+
+def _half_position_logits(q: torch.Tensor, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Compute a position term that stays in the range of float16, where the fused kernel can sum up what leaves it.
+
+    The products are made 256 times smaller for as long as they are in float16, where autocast keeps them: up to 16
+    million they are what they are, and beyond they are that. Then each query's largest is taken off all of its places,
+    which changes no weight; what is 65,504 below it weighs nothing.
+
+    Args:
+        q: (B, num_heads, N, d)
+        table: (2 * size - 1, d)
+        rows: (B, num_heads, N, size) rows of the table.
+
+    Returns:
+        (B, num_heads, N, size)
+    """
+    smaller = ((q * 0.00390625) @ table.t()).clamp(-65504.0, 65504.0).gather(-1, rows)
+    logits = smaller.float() * 256.0
+    return (logits - logits.detach().amax(dim=-1, keepdim=True)).clamp(min=-65504.0).to(torch.float16)
 
 
 def fold_positions(

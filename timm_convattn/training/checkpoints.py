@@ -7,24 +7,28 @@ of every other file, so that a damaged checkpoint is known before anything of it
 
 import hashlib
 import json
+import random
 import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
+import torch
 import torch.nn as nn
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, load
 
 from timm_convattn.errors import InputError
-from timm_convattn.files import describe_free_space
+from timm_convattn.files import describe_free_space, sync, sync_folder
+from timm_convattn.hub.loading import check_weights
 
 __all__ = ['Progress', 'find_checkpoints', 'load_checkpoint', 'newest_checkpoint', 'save_checkpoint']
 
-PROGRESS = 'progress.json'
+PROGRESS, WEIGHTS, AVERAGED = 'progress.json', 'model.safetensors', 'averaged.safetensors'
 
 
 @dataclass
@@ -52,7 +56,12 @@ class Progress:
 
 def find_checkpoints(folder: Path) -> list[Path]:
     """List the complete checkpoints in a folder, the oldest first; whether they are damaged is not looked at."""
-    return sorted(path.parent for path in folder.glob(f'epoch_*/{PROGRESS}'))
+    return sorted((path.parent for path in folder.glob(f'epoch_*/{PROGRESS}')), key=_counts)
+
+
+def _counts(path: Path) -> list[int]:
+    """Give the numbers in the name of a checkpoint, which have more digits from epoch 10,000 on."""
+    return [int(part) for part in path.name.split('_') if part.isdecimal()]
 
 
 def save_checkpoint(
@@ -87,10 +96,12 @@ def save_checkpoint(
         if accelerator.is_main_process:
             if averaged is not None:
                 weights = {name: tensor.contiguous() for name, tensor in averaged.state_dict().items()}
-                safetensors.torch.save_file(weights, beside / 'averaged.safetensors')
+                safetensors.torch.save_file(weights, beside / AVERAGED)
             _finish(beside, progress, accelerator.num_processes)
+            sync_folder(beside)
             shutil.rmtree(path, ignore_errors=True)  # one that lost its progress.json
             beside.rename(path)
+            sync(folder)  # it lasts, before an older one goes
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         free = describe_free_space(folder)
         shutil.rmtree(beside, ignore_errors=True)
@@ -169,16 +180,40 @@ def _damage(path: Path) -> str | None:
                 return f'{name} is missing'
             if _hash(path / name) != wanted:
                 return f'{name} is not what was written'
+        for process in range(content['processes']):
+            _check_random_states(path / f'random_states_{process}.pkl')
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f'{PROGRESS} cannot be read: {type(error).__name__}: {error}'
+        return f'it cannot be read: {type(error).__name__}: {error}'
     return None
 
 
-def load_checkpoint(accelerator: Accelerator, path: Path, averaged: nn.Module | None) -> Progress:
-    """Bring model, optimizer, random states and averaged weights back to where a checkpoint was written.
+def _check_random_states(path: Path) -> None:
+    """Fail where accelerate could not set the random states of a process: it would say nothing, and go on with others.
 
     Raises:
-        InputError: If the checkpoint is one of another network or another number of processes.
+        ValueError: If they cannot be read without running what is pickled in them, or are no states.
+    """
+    try:
+        states = load(path)  # weights_only
+        random.Random().setstate(states['random_state'])
+        np.random.RandomState().set_state(states['numpy_random_seed'])
+        torch.Generator().set_state(states['torch_manual_seed'])
+    except Exception as error:  # of a file from anywhere
+        raise ValueError(f'of {path.name}, {type(error).__name__}') from error
+
+
+def load_checkpoint(accelerator: Accelerator, path: Path, model: nn.Module, averaged: nn.Module | None) -> Progress:
+    """Bring model, optimizer, random states and averaged weights back to where a checkpoint was written.
+
+    Args:
+        accelerator: Which prepared the model and the optimizer.
+        path: The checkpoint's folder.
+        model: The prepared model.
+        averaged: The averaged weights, if there are any.
+
+    Raises:
+        InputError: If the checkpoint is one of another network or another number of processes, or its weights are no
+            numbers.
     """
     content = json.loads((path / PROGRESS).read_text())
     if content['processes'] != accelerator.num_processes:
@@ -189,7 +224,10 @@ def load_checkpoint(accelerator: Accelerator, path: Path, averaged: nn.Module | 
     try:
         accelerator.load_state(str(path))
         if averaged is not None:
-            averaged.load_state_dict(safetensors.torch.load_file(path / 'averaged.safetensors'))
+            averaged.load_state_dict(safetensors.torch.load_file(path / AVERAGED))
+        for name, loaded in ((WEIGHTS, model), (AVERAGED, averaged)):
+            if loaded is not None and (path / name).is_file():  # FSDP writes its weights in a file of its own
+                check_weights(path / name, loaded, name)
         return Progress(**content['progress'])
     except Exception as error:  # what torch says of foreign files is of many kinds
         raise InputError(f'The checkpoint {path} does not fit this run: {error}') from error

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from timm_convattn.data.pipeline import CropImages
+from timm_convattn.data.pipeline import CropImages, unwrap_worker_errors
 from timm_convattn.data.sources import class_names_of, content_hash, describe_origin, describe_source
 from timm_convattn.environment import describe_environment
 from timm_convattn.errors import InputError
@@ -59,7 +59,7 @@ def predict(
     model.eval()
     kept: tuple[list[torch.Tensor], ...] = ([], [], [])
     quiet = None if progress and accelerator.is_main_process else True  # None: quiet where there is no terminal
-    with torch.inference_mode():
+    with torch.inference_mode(), unwrap_worker_errors():
         for images, labels, indices in tqdm(loader, desc='Evaluating', unit='batch', leave=False, disable=quiet):
             for values, value in zip(kept, (model(images).float(), labels, indices), strict=True):
                 values.append(accelerator.gather_for_metrics(value).cpu())

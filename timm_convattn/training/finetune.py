@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from accelerate.utils import set_seed
 from timm_convattn.data.sources import class_names_of, hold_out_frames, open_crops
 from timm_convattn.data.streams import open_stream
 from timm_convattn.errors import InputError
-from timm_convattn.files import write_json
+from timm_convattn.files import explain_full_disk, file_beside, renewed_folder, write_json
 from timm_convattn.hub import model_data_config, save_model
 from timm_convattn.hub.publishing import check_right_to_write
 from timm_convattn.rejection import Rejection
@@ -70,7 +69,8 @@ def finetune(config: Config) -> Path:
     if config.data.hold_out:
         crops['train'], held_out = hold_out_frames(crops['train'], config.data.hold_out)
     train = Training(config, accelerator, model, crops, class_names, data_config, folder)
-    with hold_folder(folder, accelerator):
+    again = f'Make room, then go on with --resume {folder}, or begin anew if it holds no config.yaml yet.'
+    with explain_full_disk(folder, again), hold_folder(folder, accelerator):
         if config.run.resume is None:
             claim_folder(folder, config, accelerator)
         train.run()
@@ -115,11 +115,8 @@ def _create_accelerator(config: Config, folder: Path) -> Accelerator:
 
 
 def _save_finished(model: nn.Module, folder: Path, class_names: list[str], data_config: dict[str, Any]) -> None:
-    beside = folder.with_name(f'.{folder.name}')
-    shutil.rmtree(beside, ignore_errors=True)
-    save_model(model.to(memory_format=torch.contiguous_format), beside, class_names, data_config)
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    with renewed_folder(folder) as beside:
+        save_model(model.to(memory_format=torch.contiguous_format), beside, class_names, data_config)
 
 
 def _report(
@@ -153,7 +150,8 @@ def _report(
         'steps': train.progress.step,
         'seconds': round(train.progress.seconds, 1),
     }
-    plot_confusion_matrix(record, folder / 'confusion_matrix.png')
+    with file_beside(folder / 'confusion_matrix.png') as beside:
+        plot_confusion_matrix(record, beside)
     write_json(folder / 'results.json', record)
     accelerator.print(format_metrics(record['metrics']))
     accelerator.print(f'run folder: {folder}')

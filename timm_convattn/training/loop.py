@@ -21,7 +21,15 @@ from timm.utils import ModelEmaV3, distribute_bn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from timm_convattn.data.pipeline import Augment, BalancedSampler, CropImages, EpochSampler, Normalize, ResizeToPixels
+from timm_convattn.data.pipeline import (
+    Augment,
+    BalancedSampler,
+    CropImages,
+    EpochSampler,
+    Normalize,
+    ResizeToPixels,
+    unwrap_worker_errors,
+)
 from timm_convattn.data.store import StoredCrops, as_it_is, open_store
 from timm_convattn.data.streams import StreamedImages
 from timm_convattn.errors import InputError
@@ -154,7 +162,8 @@ class Training:
             self.normalize(pixels.to(device), indices.to(device), epoch=0)
             for pixels, _, indices in itertools.islice(loader, self.config.model.calibrate)
         )
-        calibrate_norms(model.to(device), batches)
+        with unwrap_worker_errors():
+            calibrate_norms(model.to(device), batches)
 
     def _train_epoch(self, stop: StopSignals, bar: Any) -> None:
         progress, accelerator, settings = self.progress, self.accelerator, self.config.train
@@ -196,7 +205,8 @@ class Training:
         batches = iter(loader)
         while True:
             started = time.perf_counter()
-            batch = next(batches, None)
+            with unwrap_worker_errors():
+                batch = next(batches, None)
             self.progress.waited += time.perf_counter() - started
             if batch is None:
                 return
@@ -277,7 +287,7 @@ class Training:
         """Load the newest checkpoint of the run, if any, and cut the log back to it."""
         checkpoint = newest_checkpoint(self.accelerator, self.folder / 'checkpoints')
         if checkpoint is not None:
-            self.progress = load_checkpoint(self.accelerator, checkpoint, self._averaged_model())
+            self.progress = load_checkpoint(self.accelerator, checkpoint, self.model, self._averaged_model())
             self.accelerator.print(f'going on from {checkpoint}')
         if self.accelerator.is_main_process:
             _cut_log(self.folder / 'log.jsonl', self.progress.epoch)

@@ -1,5 +1,6 @@
-"""Stopping a run at a step, when Ctrl-C or a scheduler asks for it."""
+"""Stopping a run at a step: when Ctrl-C or a scheduler asks for it, or when the launcher of its process is gone."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,12 @@ from types import FrameType
 from accelerate import Accelerator
 
 __all__ = ['Interrupted', 'StopSignals', 'stop_signals']
+
+# given to those that `accelerate launch` and torchrun start, and not by a shell, whose end a run may survive
+MARKS = ('ACCELERATE_DYNAMO_BACKEND', 'TORCHELASTIC_RUN_ID')
+
+# the process of the launcher, known since this was imported: it may die while the run prepares
+LAUNCHER = os.getppid() if any(mark in os.environ for mark in MARKS) else None
 
 
 class Interrupted(Exception):
@@ -19,7 +26,7 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """Whether Ctrl-C or a scheduler asked the run to stop, agreed on by all processes."""
+    """Whether Ctrl-C or a scheduler asked the run to stop, or a launcher died, agreed on by all processes."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
@@ -27,14 +34,23 @@ class StopSignals:
         self.noticed = False  # whether the processes have agreed to stop
 
     def __call__(self, signal_number: int, frame: FrameType | None) -> None:
-        """Note the signal; a second one ends the process at once."""
-        if self.signal_number is not None:
+        """Note the signal; after it Ctrl-C ends the process at once.
+
+        SIGTERM may come twice, from a scheduler and from a launcher that passes it on.
+        """
+        if self.signal_number is None:
+            self._note(signal_number)
+        elif signal_number == signal.SIGINT:
             raise KeyboardInterrupt
+
+    def _note(self, signal_number: int) -> None:
         self.signal_number = signal_number
         self.accelerator.set_trigger()
 
     def requested(self) -> bool:
-        """Say whether any process got a signal; every process has to ask."""
+        """Say whether any process got a signal or lost its launcher; every process has to ask."""
+        if self.signal_number is None and LAUNCHER not in (None, os.getppid()):
+            self._note(signal.SIGTERM)  # accelerate's for one process does not pass it on
         alone = self.accelerator.num_processes == 1
         self.noticed = self.signal_number is not None if alone else bool(self.accelerator.check_trigger())
         return self.noticed
@@ -42,7 +58,7 @@ class StopSignals:
 
 @contextmanager
 def stop_signals(accelerator: Accelerator) -> Iterator[StopSignals]:
-    """Turn the first SIGINT or SIGTERM of the block into a request; the second ends the process at once."""
+    """Turn the first SIGINT or SIGTERM of the block into a request; SIGINT after it ends the process at once."""
     stop = StopSignals(accelerator)
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -4,7 +4,7 @@
 #   sbatch train_scripts/accelerate/slurm.sh --data /shared/crops/four_class --output /shared/runs/NAME --batch-size 4
 #
 # When its time is up, or its nodes are wanted for another job, Slurm sends SIGTERM two minutes ahead: the run writes a
-# checkpoint and ends with status 143. The same command goes on with it, as does Slurm itself with --requeue.
+# checkpoint and ends. The same command goes on with it, as does Slurm itself with --requeue.
 
 #SBATCH --job-name=timm-convattn
 #SBATCH --nodes=2
@@ -17,6 +17,9 @@
 #SBATCH --open-mode=append
 
 set -euo pipefail
+
+# how long a launcher waits for its processes to write the checkpoint, in seconds; torch gives them 30 by itself
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=100
 
 gpus_per_node="${SLURM_GPUS_ON_NODE:-8}"
 nodes="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
