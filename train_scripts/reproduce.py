@@ -6,7 +6,8 @@ python train_scripts/reproduce.py table2 --data crops/four_class --budget 60
 python train_scripts/reproduce.py table2 --data crops/four_class --engine ray --address 10.0.0.1:6379
 python train_scripts/reproduce.py report
 
-A run that is finished is not repeated, one that was interrupted goes on: give the same command again.
+A run that is finished is not repeated, one that was interrupted goes on: give the same command again. The checkpoints
+of a finished run are removed, its weights stay.
 """
 
 from dataclasses import dataclass
@@ -63,10 +64,50 @@ class Args:
 
 def main(args: Args) -> None:
     """Run what is not finished, then show."""
+    check(args)
     if args.studies == ('report',):
         for written in write_report(args.out, args.results):
             print(written)
         return
+    runs = choose_runs(args)
+    processes = max(args.gpus_per_run or 1, 1)
+    tasks = [task_of(run, args.out / 'runs', SCRIPTS / 'finetune.py', processes) for run in runs]
+    print(
+        f'{len(tasks)} runs, {sum(task.is_finished for task in tasks)} of them finished already, in {args.out / "runs"}'
+    )
+    failed = []
+    outcomes = execute_all(tasks, resources_of(args), args.engine, args.address)
+    for outcome in tqdm(outcomes, total=len(tasks), unit='run', disable=None):  # None: quiet where there is no terminal
+        tqdm.write(f'{outcome.ended}: {outcome.task.folder.name}, {outcome.seconds:.0f} s')
+        failed += [str(log_path(outcome.task.folder))] if outcome.ended == 'failed' else []
+    if failed:
+        raise InputError(f'{len(failed)} runs failed; what they said is in {", ".join(failed)}.')
+    print(f'To show what was found: python train_scripts/reproduce.py report --out {args.out}')
+
+
+def check(args: Args) -> None:
+    """Refuse what makes no sense together, before anything is opened.
+
+    Raises:
+        InputError: Saying what to give.
+    """
+    if not args.studies:
+        raise InputError('No study was named. Name some, such as table2, or say report to show what is finished.')
+    if 'report' in args.studies and len(args.studies) > 1:
+        others = ' '.join(name for name in args.studies if name != 'report')
+        raise InputError(
+            f'report shows all that is finished, and stands alone. Make {others or "it"} first, then report.'
+        )
+    resources_of(args).check()
+
+
+def resources_of(args: Args) -> Resources:
+    """Read what the runs have to share off the command line."""
+    return Resources(args.jobs, args.gpus_per_run, args.cpus_per_run, args.budget)
+
+
+def choose_runs(args: Args) -> list[Run]:
+    """List the runs of the studies that were named, each once, and note in the folder that they are made."""
     path = Path(args.scale) if args.scale.endswith('.yaml') else SCRIPTS / 'studies' / f'{args.scale}.yaml'
     matrix = read_matrix(path)
     runs: dict[str, Run] = {}  # by their names: a run of two studies is one
@@ -75,20 +116,7 @@ def main(args: Args) -> None:
         data = open_study_data(args.data, classes, args.out / 'crops')
         runs |= {run.name: run for run in matrix.all_runs(name, data)}
     note(args.out, path, chosen, args.data)
-    processes = max(args.gpus_per_run or 1, 1)
-    tasks = [task_of(run, args.out / 'runs', SCRIPTS / 'finetune.py', processes) for run in runs.values()]
-    resources = Resources(args.jobs, args.gpus_per_run, args.cpus_per_run, args.budget)
-    print(
-        f'{len(tasks)} runs, {sum(task.is_finished for task in tasks)} of them finished already, in {args.out / "runs"}'
-    )
-    failed = []
-    outcomes = execute_all(tasks, resources, args.engine, args.address)
-    for outcome in tqdm(outcomes, total=len(tasks), unit='run', disable=None):  # None: quiet where there is no terminal
-        tqdm.write(f'{outcome.ended}: {outcome.task.folder.name}, {outcome.seconds:.0f} s')
-        failed += [str(log_path(outcome.task.folder))] if outcome.ended == 'failed' else []
-    if failed:
-        raise InputError(f'{len(failed)} runs failed; what they said is in {", ".join(failed)}.')
-    print(f'To show what was found: python train_scripts/reproduce.py report --out {args.out}')
+    return list(runs.values())
 
 
 if __name__ == '__main__':

@@ -73,6 +73,13 @@ def test_name_depends_on_options_seed_and_crops_and_not_on_where_the_crops_lie(w
     assert len({other.name for other in [run, *others]}) == 4
 
 
+def test_name_changes_with_the_version_of_the_code(write, data, monkeypatch):
+    run = next(iter(read_matrix(write()).all_runs('table2', data)))
+    before = run.name
+    monkeypatch.setattr('timm_convattn.studies.matrix.VERSION', 1000)
+    assert run.name != before
+
+
 def test_command_line_of_a_run_says_what_its_row_says(write, data, tiny_crops):
     run = read_matrix(write()).runs('table2', 'ours', data)[1]
     given = flat(parse_config(run.args()))
@@ -121,6 +128,23 @@ def test_shipped_matrices_can_be_parsed_run_by_run(root, scale, data):
     ]
 
 
+@pytest.mark.parametrize(('row', 'recipe'), [('AResNet50', 'aresnet50_paper'), ('AVGG16', 'avgg16_paper')])
+def test_full_matrix_trains_as_the_papers_recipes_whatever_finetune_does_by_itself(root, data, row, recipe):
+    scripts = root / 'train_scripts'
+    run = read_matrix(scripts / 'studies' / 'full.yaml').runs('table2', row, data)[0]
+    made = flat(parse_config(run.args(), recipe=scripts / 'recipes' / 'quickstart.yaml'))
+    paper = flat(parse_config(['--data', str(run.data.source)], recipe=scripts / 'recipes' / f'{recipe}.yaml'))
+    assert made == {**paper, 'evaluate_every': 10}
+
+
+def test_small_matrix_leaves_nothing_to_the_recipe_of_the_quickstart(root, data):
+    scripts = root / 'train_scripts'
+    run = read_matrix(scripts / 'studies' / 'cpu.yaml').runs('table2', 'AResNet18', data)[0]
+    assert flat(parse_config(run.args(), recipe=scripts / 'recipes' / 'quickstart.yaml')) == flat(
+        parse_config(run.args())
+    )
+
+
 def test_full_matrix_has_every_cell_of_the_papers_figure_10(root):
     rows = read_matrix(root / 'train_scripts' / 'studies' / 'full.yaml').studies['fig10'].rows
     assert len(rows) == 4 * 4 * 2
@@ -150,6 +174,8 @@ def bent(path, value):
         (bent(['studies', 'table2', 'rows', 'ours', 'against'], 'nobody'), 'compares with nobody, but has plain, ours'),
         (bent(['studies', 'table2', 'rows', 'ours', 'crops_seen'], 5), 'both epochs and crops_seen'),
         (bent(['studies', 'table2', 'rows', 'ours'], {}), 'names no model'),
+        (bent(['studies', 'a/b'], {'rows': {}}), "no study can be named 'a/b'"),
+        (bent(['studies', 'fig7'], {'rows': {}}), "no study can be named 'fig7'"),
         (bent(['studies', 'table2', 'score'], 'auc'), "score 'auc', wanted one of accuracy, macro_f1"),
         (bent(['studies', 'table2', 'classes'], ['three']), 'wanted some of four_class, two_class'),
         (bent(['seeds'], [0, 0]), 'name one twice'),

@@ -8,17 +8,21 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from studies.conftest import reproduce
 
 from timm_convattn.errors import InputError
-from timm_convattn.studies import supervise
+from timm_convattn.studies import scheduling, supervise
 from timm_convattn.studies.data import open_study_data
+from timm_convattn.studies.execution import log_path, task_of
 from timm_convattn.studies.gathering import gather
 from timm_convattn.studies.matrix import read_matrix
 from timm_convattn.studies.reporting import write_report
+from timm_convattn.studies.scheduling import Resources, execute_all
 from timm_convattn.studies.tables import markdown_table, study_table
 
 
@@ -48,7 +52,7 @@ def test_findings_are_those_of_the_runs(studied, matrix_file, tiny_crops):
     assert (findings.unfinished, findings.problems) == (0, [])
     assert [len(runs) for runs in findings.rows.values()] == [2, 2]
     scores = {row: findings.scores(row) for row in findings.rows}
-    difference = findings.difference('AResNet18', 'ResNet18')
+    difference = findings.differences()['AResNet18']
     assert difference.mean == pytest.approx(sum(scores['AResNet18']) / 2 - sum(scores['ResNet18']) / 2)
     assert difference.seeds == 2
     for runs in findings.rows.values():
@@ -60,13 +64,13 @@ def test_findings_are_those_of_the_runs(studied, matrix_file, tiny_crops):
 def test_report_names_what_it_shows_and_results_file_gives_the_same_table(copied):
     page, markdown, results = write_report(copied, copied / 'results')
     record = json.loads(results.read_text())
-    assert results.name == 'table2_crops.json'
+    assert results.name == 'table2_crops_small.json'
     assert [row['row'] for row in record['rows']] == ['ResNet18', 'AResNet18']
     assert record['rows'][1]['paper'] == {'row': 'AResNet50', 'mean': 0.9707, 'deviation': 0.0006}
     assert record['rows'][0]['runs'][0]['selection']['held_out'] > 0
     table = markdown_table(study_table(record))
     assert table in markdown.read_text()
-    assert '97.07% ± 0.06' in table
+    assert 'AResNet50 97.07 ± 0.06' in table
     text = page.read_text()
     for said in ('Networks of a few seconds.', 'reproduce.py table2 --scale', 'Scale: small', 'Seeds', 'Hardware'):
         assert said in text
@@ -83,6 +87,8 @@ def test_kept_runs_are_finished_ones_elsewhere_and_give_the_same_tables(
     kept = tmp_path / 'results' / 'runs'
     assert len(list(kept.iterdir())) == 4
     assert not list(kept.rglob('model*'))
+    assert not list(copied.glob('runs/*/checkpoints'))  # nothing goes on from them
+    assert len(list(copied.glob('runs/*/model'))) == 4
     write_report(copied, tmp_path / 'results')  # over what is there
     out = tmp_path / 'elsewhere'
     shutil.copytree(kept, out / 'runs')
@@ -111,9 +117,9 @@ def test_damaged_foreign_and_missing_runs_are_named_and_left_out(copied, matrix_
     plain = sorted(copied.glob('runs/resnet*/results.json'))
     plain[0].unlink()
     page = write_report(copied)[0].read_text()
-    assert f'{runs[0]} cannot be read as results' in page
-    assert f'{runs[1]} was measured on other crops (ffffffffffff)' in page
-    assert '1 runs of this study are not finished' in page
+    assert f'Left out: {runs[0].parent.name}/results.json cannot be read as results' in page
+    assert f'Left out: {runs[1].parent.name}/results.json was measured on other crops (ffffffffffff)' in page
+    assert 'One run of this study is not finished' in page
     assert 'No finished run yet: AResNet18' in page
     assert 'No run of this study is finished yet, 2 are to be made.' in page
     shutil.copy(sorted(copied.glob('runs/a*/validation.safetensors'))[0], plain[1].parent / 'validation.safetensors')
@@ -182,6 +188,60 @@ def test_no_run_is_begun_when_the_time_is_up(root, matrix_file, tiny_crops, tmp_
     assert list(tmp_path.glob('studies/runs/*')) == []
 
 
+@pytest.mark.parametrize(
+    ('args', 'said'),
+    [
+        ([], 'No study was named. Name some, such as table2'),
+        (['table2', 'report'], 'report shows all that is finished, and stands alone. Make table2 first, then report.'),
+        (['table2', '--jobs', '0'], '--jobs is 0, it must be at least 1.'),
+        (['table2', '--jobs', '-1'], '--jobs is -1, it must be at least 1.'),
+        (['table2', '--gpus-per-run', '-1'], '--gpus-per-run is -1, it must be at least 0.'),
+        (['table2', '--cpus-per-run', '0'], '--cpus-per-run is 0, it must be at least 1.'),
+        (['table2', '--budget', '-5'], '--budget is -5.0, it must be at least 0.'),
+        (['table2', '--budget', 'nan'], '--budget is nan, it must be at least 0.'),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence_before_anything_is_made(
+    root, matrix_file, tiny_crops, tmp_path, args, said
+):
+    out = tmp_path / 'studies'
+    refused = reproduce(root, *args, '--scale', matrix_file, '--data', tiny_crops, '--out', out)
+    assert (refused.returncode, refused.stdout) == (1, '')
+    assert refused.stderr.startswith(f'error: {said}')
+    assert refused.stderr.count('\n') == 1
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_run_under_way_is_stopped_when_the_time_is_up_and_goes_on_later(
+    root, matrix_file, tiny_crops, tmp_path, monkeypatch
+):
+    data = open_study_data(str(tiny_crops), 'four_class', tmp_path / 'crops')
+    run = read_matrix(matrix_file).runs('table2', 'ResNet18', data)[0]
+    run = replace(run, options={**run.options, 'epochs': 40})
+    task = task_of(run, tmp_path / 'runs', root / 'train_scripts' / 'finetune.py')
+    began = time.time()
+
+    def now():  # an hour passes as soon as there is something to go on from
+        return began + 3600 * bool(list(task.folder.glob('checkpoints/epoch_*')))
+
+    resources = Resources(gpus_per_run=0, cpus_per_run=1, minutes=10)
+    with monkeypatch.context() as patched:
+        patched.setattr(scheduling, 'time', SimpleNamespace(time=now, monotonic=time.monotonic))
+        (outcome,) = execute_all([task], resources)
+    assert (outcome.ended, task.is_finished) == ('stopped', False)
+    epochs = len((task.folder / 'log.jsonl').read_text().splitlines())
+    assert 0 < epochs < 40
+    assert list(task.folder.glob('checkpoints/epoch_*'))
+    (outcome,) = execute_all([task], resources)
+    assert outcome.ended == 'finished'
+    lines = [json.loads(line)['epoch'] for line in (task.folder / 'log.jsonl').read_text().splitlines()]
+    assert lines == list(range(1, 41))
+    assert 'going on from' in log_path(task.folder).read_text()
+    assert not (task.folder / 'checkpoints').exists()
+    assert (task.folder / 'model' / 'model.safetensors').is_file()
+
+
 def test_a_supervised_command_does_not_outlive_who_asked_for_it(tmp_path):
     child = 'import subprocess, sys; subprocess.run([sys.executable, "-c", "import time; time.sleep(60)", sys.argv[1]])'
     parent = f'import subprocess, sys; subprocess.run([sys.executable, {supervise.__file__!r}, *sys.argv[1:]])'
@@ -221,9 +281,9 @@ def test_a_browser_shows_every_picture_without_asking_anyone_and_nothing_is_wide
             assert all(done and wide > 100 and alt for done, wide, alt in images)
             assert page.evaluate('document.documentElement.scrollWidth') <= width
             assert page.eval_on_selector_all('section table', 'all => all.length') >= 3
-            assert page.inner_text('#table2-1 tbody tr:nth-child(2) td:first-child') == 'AResNet18'
-            page.click('nav a[href="#table2-1"]')
-            page.wait_for_function('document.querySelector("#table2-1").getBoundingClientRect().top < 200')
+            assert page.inner_text('#table2-small-1 tbody tr:nth-child(2) td:first-child') == 'AResNet18'
+            page.click('nav a[href="#table2-small-1"]')
+            page.wait_for_function('document.querySelector("#table2-small-1").getBoundingClientRect().top < 200')
             assert complaints == []
             assert all(url.startswith(('file:', 'data:')) for url in asked)
             page.close()

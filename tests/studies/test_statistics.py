@@ -1,5 +1,7 @@
 """Differences between rows: agree with scipy, cover the truth as often as promised, and see what is there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -7,8 +9,10 @@ from sklearn.metrics import f1_score
 
 from timm_convattn.studies.statistics import (
     accuracy,
+    adjust_for_number,
     compare,
     counts_by_frame,
+    holm,
     least_visible_difference,
     macro_f1,
 )
@@ -94,3 +98,50 @@ def test_runs_on_other_crops_are_not_compared():
         compare([a], [b])
     with pytest.raises(ValueError, match='not of the same seeds and crops'):
         compare([a, a], [a])
+
+
+def test_holm_is_that_of_a_worked_example():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+
+
+def test_of_many_true_nulls_one_is_rarely_found_in_a_study():
+    p_values = np.random.default_rng(6).uniform(size=(4000, 6))
+    found = np.mean([min(holm(row)) < 0.05 for row in p_values])
+    assert found == pytest.approx(0.05, abs=0.012)
+    assert np.mean(p_values.min(axis=1) < 0.05) > 0.2  # without
+
+
+def test_comparisons_of_one_study_are_adjusted_together_and_those_of_one_seed_are_not_counted():
+    rng = np.random.default_rng(7)
+    row = runs(rng, 4, 0.8, spread=0.02)
+    alone = {f'row {n}': compare(runs(rng, 4, 0.83, spread=0.02), row) for n in range(3)}
+    alone['one seed'] = compare(row[:1], row[1:2])
+    together = adjust_for_number(alone)
+    assert list(together) == list(alone)
+    tested = list(alone)[:3]
+    assert [together[name].adjusted_p_value for name in tested] == holm([alone[name].p_value for name in tested])
+    assert together['one seed'] == alone['one seed']
+    for name in tested:
+        assert together[name].p_value == alone[name].p_value
+        assert together[name].least_visible == pytest.approx(least_visible_difference(alone[name].deviation, 4, 3))
+        assert together[name].least_visible > alone[name].least_visible
+
+
+def test_what_is_clear_alone_need_not_be_among_many():
+    rng = np.random.default_rng(8)
+    found = compare(runs(rng, 3, 0.95, spread=0.01), runs(rng, 3, 0.8, spread=0.01))
+    found = replace(found, p_value=0.03, adjusted_p_value=0.03, seed_low=0.01, seed_high=0.2)
+    assert found.is_clear
+    nulls = {str(n): replace(found, p_value=0.5) for n in range(3)}
+    beside = adjust_for_number({'found': found, **nulls})['found']
+    assert (beside.adjusted_p_value, beside.is_clear_alone, beside.is_clear) == (pytest.approx(0.12), True, False)
+
+
+def test_least_visible_difference_is_found_at_the_level_that_holm_asks_of_the_first():
+    rng = np.random.default_rng(9)
+    least = least_visible_difference(1.0, 5, comparisons=4)
+    found = scipy.stats.ttest_1samp(rng.normal(least, 1.0, (20_000, 5)), 0, axis=1).pvalue < 0.05 / 4
+    assert found.mean() == pytest.approx(0.8, abs=0.06)

@@ -4,6 +4,7 @@ import pytest
 
 from timm_convattn.studies.tables import (
     Table,
+    class_table,
     format_study,
     markdown_table,
     selection_table,
@@ -15,7 +16,8 @@ from timm_convattn.studies.tables import (
 
 def difference(**changes):
     found = {'seeds': 3, 'mean': 0.004, 'seed_low': -0.002, 'seed_high': 0.01, 'p_value': 0.12, 'low': -0.001}
-    return {**found, 'high': 0.009, 'least_visible': 0.0081, 'is_clear': False, **changes}
+    found |= {'high': 0.009, 'adjusted_p_value': 0.24, 'least_visible': 0.0081}
+    return {**found, 'is_clear_alone': False, 'is_clear': False, **changes}
 
 
 def row(name, difference=None, **changes):
@@ -35,29 +37,79 @@ def record():
 
 def test_a_difference_that_is_not_clear_is_told_with_what_could_have_been_seen(record):
     assert verdict(record) == [
-        'ours +0.40 against plain (-0.10 to +0.90): no clear difference; 3 seeds would have seen 0.81 points.'
+        'ours +0.40 against plain (-0.20 … +1.00): no clear difference; 3 seeds would have seen 0.81 points.'
     ]
 
 
 def test_a_clear_difference_is_said_and_marked(record):
     record['rows'][1]['difference'] = difference(is_clear=True)
-    assert verdict(record) == ['ours +0.40 against plain (-0.10 to +0.90): a clear difference.']
+    assert verdict(record) == ['ours +0.40 against plain (-0.20 … +1.00): a clear difference.']
     assert study_table(record).highlighted == {1}
 
 
+def test_a_difference_that_is_clear_alone_but_not_among_all_is_told_so_and_not_marked(record):
+    record['rows'][1]['difference'] = difference(is_clear_alone=True)
+    (said,) = verdict(record)
+    assert ': clear alone, but not among all comparisons of this table (p 0.240); 3 seeds would have seen' in said
+    assert study_table(record).highlighted == set()
+
+
+def test_the_interval_holds_both_that_over_seeds_and_that_over_frames(record):
+    record['rows'][1]['difference'] = difference(seed_low=0.001, seed_high=0.007, low=-0.001, high=0.012)
+    assert '(-0.10 … +1.20)' in verdict(record)[0]
+    assert '-0.10 … +1.20' in study_table(record).rows[1]
+
+
 def test_one_seed_says_nothing(record):
-    nothing = dict.fromkeys(('seed_low', 'seed_high', 'p_value', 'least_visible'))
+    nothing = dict.fromkeys(('seed_low', 'seed_high', 'p_value', 'adjusted_p_value', 'least_visible'))
     record['rows'][1]['difference'] = difference(seeds=1, **nothing)
     assert verdict(record)[0].endswith('one seed, nothing can be said.')
-    assert study_table(record).rows[1][-4:] == ['', '-0.10 … +0.90', '', '']
+    assert list(study_table(record).header) == ['', 'n', 'accuracy', 'F1', 'against']  # no column is empty
+    assert study_table(record).rows[1][-1] == 'plain +0.40'
 
 
 def test_cells_are_means_and_deviations_in_percent_and_differences_in_points(record):
     table = study_table(record)
-    assert table.header[:4] == ['', 'seeds', 'accuracy', 'macro F1']
+    assert list(table.header) == ['', 'n', 'accuracy', 'F1', 'against', '95%', 'p', 'visible']
     assert list(table.rows[1]) == [
-        *('ours', '3', '90.00% ± 1.20', '80.00%', '+0.40 to plain', '-0.20 … +1.00', '-0.10 … +0.90', '0.120', '0.81'),
+        *('ours', '3', '90.00 ± 1.20', '80.00', 'plain +0.40', '-0.20 … +1.00', '0.240', '0.81'),
     ]
+    assert all(f'{name}: ' in table.notes[0] for name in ('n', 'against', '95%', 'p', 'visible'))
+    record['score'] = 'macro_f1'
+    assert study_table(record).header[2:4] == ['F1', 'accuracy']
+
+
+def test_a_table_without_comparisons_says_nothing_of_them(record):
+    record['rows'][1]['difference'] = None
+    table = study_table(record)
+    assert list(table.header) == ['', 'n', 'accuracy', 'F1']
+    assert table.notes[0] == 'n: seeds; accuracy and F1 (macro): mean ± standard deviation over them, in %.'
+
+
+def test_how_many_comparisons_were_adjusted_for_is_said_where_there_are_several(record):
+    assert 'Holm' not in study_table(record).notes[0]
+    record['rows'] += [row('third', difference(), against='plain'), row('one seed', difference(seeds=1))]
+    assert 'adjusted for the 2 comparisons of this table (Holm)' in study_table(record).notes[0]
+
+
+def test_a_full_table_is_narrow_enough_to_be_read_on_github(record):
+    paper = {'row': 'AAResNet50', 'mean': 0.966, 'deviation': 0.0006}
+    record['rows'] = [row('AAResNet18', difference(), against='ResNet18', paper=paper)] * 7
+    table = study_table(record)
+    widths = [max(map(len, column)) for column in zip(table.header, *table.rows, strict=True)]
+    assert sum(widths) <= 100  # of characters; cells are short enough to wrap at spaces
+    assert max(len(word) for name in table.header for word in name.split()) <= 8
+
+
+def test_classes_without_samples_have_no_column_of_their_own(record):
+    for index, told in enumerate(record['rows']):
+        told['per_class_f1'] = {'a': 0.5 + index / 10, 'b': None}
+    table = class_table(record)
+    assert (list(table.header), [list(cells) for cells in table.rows]) == (
+        ['F1', 'a'],
+        [['plain', '50.00%'], ['ours', '60.00%']],
+    )
+    assert table.notes == ['No crops to evaluate on: b.']
 
 
 def test_what_is_missing_or_cannot_be_used_is_noted(record):
@@ -73,8 +125,9 @@ def test_what_is_missing_or_cannot_be_used_is_noted(record):
 def test_the_papers_figures_stand_beside_ours_where_there_are_any(record):
     record['rows'][1]['paper'] = {'row': 'AResNet50', 'mean': 0.9707, 'deviation': 0.0006}
     table = study_table(record)
-    assert table.header[3] == "the paper's"
-    assert [cells[3] for cells in table.rows] == ['', '97.07% ± 0.06']
+    assert table.header[-1] == 'paper, FLIR'
+    assert [cells[-1] for cells in table.rows] == ['', 'AResNet50 97.07 ± 0.06']
+    assert "paper, FLIR: the paper's accuracy of the network named, on its own data" in table.notes[0]
 
 
 def test_thresholds_that_no_seed_found_are_dashes(record):
@@ -102,6 +155,6 @@ def test_the_strictest_rate_that_all_seeds_promise_is_told(record):
 def test_markdown_holds_statements_table_and_notes(record):
     text = format_study(record)
     assert text.startswith('- ours +0.40')
-    assert '| ours | 3 | 90.00% ± 1.20 |' in text
+    assert '| ours | 3 | 90.00 ± 1.20 |' in text
     assert text.splitlines()[-1].startswith('Data: crops (somewhere)')
     assert markdown_table(Table(['a', 'b'], [['1', '2']])) == '| a | b |\n| --- | ---: |\n| 1 | 2 |'

@@ -1,22 +1,20 @@
 """One run of a study: a process of `accelerate launch`, which goes on where it stopped and is not repeated."""
 
-import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
-from timm_convattn.errors import InputError
 from timm_convattn.studies import supervise
 from timm_convattn.studies.matrix import Run
 from timm_convattn.training.run_folder import lock_path
 
-__all__ = ['Task', 'read_results', 'task_of']
+__all__ = ['Task', 'task_of']
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,11 @@ class Task:
     def is_finished(self) -> bool:
         """Whether the run ended well."""
         return (self.folder / 'results.json').is_file()
+
+    def clear(self) -> None:
+        """Remove the checkpoints of a finished run, which nothing goes on from: they outweigh all else that it left."""
+        if self.is_finished:
+            shutil.rmtree(self.folder / 'checkpoints', ignore_errors=True)
 
     def command(self, cpu: bool) -> list[str]:
         """Give the command line that starts the run, or goes on with it.
@@ -111,31 +114,3 @@ def task_of(run: Run, folder: Path, script: Path, processes: int = 1) -> Task:
 def log_path(folder: Path) -> Path:
     """Give the file that takes what a run prints."""
     return folder.with_name(f'{folder.name}.log')
-
-
-def read_results(run: Run, folder: Path) -> dict[str, Any] | None:
-    """Read the results file of a run, None where it is not finished.
-
-    Args:
-        run: The run.
-        folder: The folder of all runs.
-
-    Raises:
-        InputError: If the file cannot be read, or tells of another validation split than the run's.
-    """
-    path = folder / run.name / 'results.json'
-    if not path.is_file():
-        return None
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        sha256, accuracy = record['data']['sha256'], record['metrics']['accuracy']
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f'{path} cannot be read as results ({type(error).__name__}: {error}). Remove its folder to repeat the run.'
-        ) from error
-    if sha256 != run.data.validation_sha256 or not isinstance(accuracy, float):
-        raise InputError(
-            f'{path} was measured on other crops ({sha256[:12]}) than the study ({run.data.validation_sha256[:12]}). '
-            'Remove its folder to repeat the run.'
-        )
-    return record

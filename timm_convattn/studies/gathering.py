@@ -11,9 +11,9 @@ import numpy.typing as npt
 from timm_convattn.errors import InputError
 from timm_convattn.predictions import Predictions
 from timm_convattn.studies.data import StudyData
-from timm_convattn.studies.execution import read_results
 from timm_convattn.studies.matrix import Matrix, Run, Study
-from timm_convattn.studies.statistics import Difference, compare, counts_by_frame
+from timm_convattn.studies.results import check_metrics, read_results
+from timm_convattn.studies.statistics import Difference, adjust_for_number, compare, counts_by_frame
 
 __all__ = ['Findings', 'FinishedRun', 'gather']
 
@@ -42,6 +42,8 @@ class Findings:
     """(N,) which frame each crop of the validation split is of."""
     rows: Mapping[str, list[FinishedRun]]
     """Row -> its finished runs, by seed."""
+    folder: Path
+    """The folder of all runs."""
     unfinished: int
     problems: list[str] = field(default_factory=list)
     """Runs that cannot be used, and why."""
@@ -55,7 +57,13 @@ class Findings:
         """Give the study's score of each finished run of a row."""
         return [run.record['metrics'][score or self.study.score] for run in self.rows[row]]
 
-    def difference(self, row: str, other: str) -> Difference | None:
+    def differences(self) -> dict[str, Difference]:
+        """Compare each row with the one that it is held against, all of them counted as one family of tests."""
+        pairs = {row: told.against for row, told in self.study.rows.items() if told.against is not None}
+        found = {row: self._difference(row, against) for row, against in pairs.items()}
+        return adjust_for_number({row: difference for row, difference in found.items() if difference is not None})
+
+    def _difference(self, row: str, other: str) -> Difference | None:
         """Compare two rows over the seeds that both have finished; None where there is none."""
         ours, theirs = ({run.run.seed: run for run in self.rows[name]} for name in (row, other))
         shared = sorted(ours.keys() & theirs.keys())
@@ -92,7 +100,7 @@ def gather(matrix: Matrix, study: str, data: StudyData, folder: Path) -> Finding
                 continue
             unfinished += finished is None
             rows[row] += [] if finished is None else [finished]
-    return Findings(matrix.study(study), data, frames, rows, unfinished, problems)
+    return Findings(matrix.study(study), data, frames, rows, folder, unfinished, problems)
 
 
 def _read(run: Run, folder: Path, labels: npt.NDArray[np.int64]) -> FinishedRun | None:
@@ -100,10 +108,25 @@ def _read(run: Run, folder: Path, labels: npt.NDArray[np.int64]) -> FinishedRun 
     if record is None:
         return None
     place = folder / run.name
-    predictions = Predictions.load(place / 'validation.safetensors')
+    predictions = _read_predictions(place / 'validation.safetensors', run)
     if not np.array_equal(predictions.labels, labels):
         raise InputError(
             f'{place}: its logits are of other crops than its results. Remove the folder to repeat the run.'
         )
-    held_out = Predictions.load(place / 'held_out.safetensors') if run.options.get('hold_out') else None
+    check_metrics(record, predictions, place)
+    held_out = _read_predictions(place / 'held_out.safetensors', run) if run.options.get('hold_out') else None
     return FinishedRun(run, place, record, predictions, held_out)
+
+
+def _read_predictions(path: Path, run: Run) -> Predictions:
+    again = f'Remove {path.parent} to repeat the run.'
+    try:
+        predictions = Predictions.load(path)
+    except InputError as error:
+        raise InputError(f'{error} {again}') from error
+    labels, names = predictions.labels, run.data.class_names
+    if predictions.class_names != names or not np.isin(labels, range(len(names))).all() or not len(labels):
+        raise InputError(f'{path} is not of crops of {", ".join(names)}. {again}')
+    if not np.isfinite(predictions.logits).all():
+        raise InputError(f'{path} holds logits that are no numbers: the run has diverged. {again}')
+    return predictions

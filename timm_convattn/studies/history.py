@@ -1,14 +1,15 @@
 """Which studies were made in a folder, on what and by which command: what a report needs to find them again."""
 
 import json
+import reprlib
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
-from timm_convattn.data.crops import Classes
+from timm_convattn.data.crops import CLASSES, Classes
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
 
@@ -45,9 +46,17 @@ def read_history(out: Path) -> list[Entry]:
     if not _file(out).is_file():
         return []
     try:
-        return [Entry(**cast(dict[str, str], json.loads(line))) for line in _file(out).read_text().splitlines()]  # type: ignore[arg-type]
-    except (OSError, ValueError, TypeError) as error:
+        return [_entry(json.loads(line)) for line in _file(out).read_text().splitlines()]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f'{_file(out)} cannot be read ({error}). Remove it, and name the studies again.') from error
+
+
+def _entry(content: Any) -> Entry:
+    entry = Entry(**content)
+    texts = (entry.command, entry.matrix, entry.study, *([] if entry.source is None else [entry.source]))
+    if not all(isinstance(text, str) for text in texts) or entry.classes not in list(CLASSES):
+        raise ValueError(f'{reprlib.repr(content)} is no study of {" or ".join(CLASSES)} crops')
+    return entry
 
 
 def _file(out: Path) -> Path:

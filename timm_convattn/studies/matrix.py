@@ -16,8 +16,9 @@
         grid: {of: {model: aresnet50_relmha}, num_heads: [1, 8], qk_ratio: [0.125, 1]}   # a row each
 
 `against` names the row that one is compared with, `paper` the row of the paper's table whose figure is shown beside it.
-Options are those of `train_scripts/finetune.py`, and `crops_seen`: as many epochs as it takes to see so many crops, so
-that runs on data sets of different sizes get the same budget.
+Options are those of `train_scripts/finetune.py`, which takes what is not given from its quickstart recipe, and
+`crops_seen`: as many epochs as it takes to see so many crops, so that runs on data sets of different sizes get the same
+budget.
 """
 
 import hashlib
@@ -38,6 +39,8 @@ from timm_convattn.studies.statistics import SCORES, Score
 from timm_convattn.training.config import TrainConfig, checked_args, options_as_args
 
 __all__ = ['PARTS', 'Matrix', 'Row', 'Run', 'Study', 'read_matrix']
+
+VERSION = 1  # counts up with every change of what the same options lead to, in code or quickstart: all is made anew
 
 # what a matrix does not say: where crops and runs lie, and what the weights do not depend on
 RESERVED = {'data', 'data_config', 'output', 'seed', 'resume', 'config', 'threads', 'push_to_hub'}
@@ -93,7 +96,7 @@ class Run:
     @property
     def name(self) -> str:
         """Name the run by its model, its seed, and a hash of everything that its result depends on."""
-        identity = {'data': self.data.sha256, 'seed': self.seed, 'options': dict(self.options)}
+        identity = {'version': VERSION, 'data': self.data.sha256, 'seed': self.seed, 'options': dict(self.options)}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         return f'{self.options["model"]}-s{self.seed}-{digest[:12]}'
 
@@ -170,6 +173,11 @@ def read_matrix(path: Path) -> Matrix:
     common = _mapping(content.get('options'), f'{path}: options')
     studies = {}
     for name, entry in content['studies'].items():
+        if not re.fullmatch(r'[\w.-]+', str(name)) or name in (*PARTS, 'report'):
+            raise InputError(
+                f'{path}: no study can be named {name!r}. A name is of letters, digits, _, . and -, and none of '
+                f'{", ".join([*PARTS, "report"])}, which have a meaning of their own.'
+            )
         if not isinstance(entry, dict) or not (entry.get('rows') or entry.get('grid')):
             raise InputError(f'{path}: study {name} has no rows, wanted rows: {{NAME: {{model: ...}}}}.')
         where = f'{path}: study {name}'

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from timm_convattn.studies.evidence import without_places
 from timm_convattn.studies.gathering import Findings, FinishedRun
 from timm_convattn.studies.paper import TABLE_2
 from timm_convattn.studies.selection import selection_record
+from timm_convattn.studies.statistics import Difference
 
 __all__ = ['study_record']
 
@@ -19,7 +21,7 @@ def study_record(findings: Findings, scale: str) -> dict[str, Any]:
         findings: The finished runs.
         scale: Name of the matrix.
     """
-    study, data = findings.study, findings.data
+    study, data, differences = findings.study, findings.data, findings.differences()
     return {
         'study': study.name,
         'title': study.title,
@@ -27,26 +29,25 @@ def study_record(findings: Findings, scale: str) -> dict[str, Any]:
         'score': study.score,
         'data': {
             'name': data.name,
-            'origin': data.origin,
+            'origin': without_places(data.origin),
             'classes': data.classes,
             'class_names': list(data.class_names),
             'counts': data.counts,
             'sha256': data.sha256,
             'validation_sha256': data.validation_sha256,
         },
-        'rows': [_row_record(findings, row) for row, runs in findings.rows.items() if runs],
+        'rows': [_row_record(findings, row, differences.get(row)) for row, runs in findings.rows.items() if runs],
         'rows_without_runs': [row for row, runs in findings.rows.items() if not runs],
         'unfinished': findings.unfinished,
-        'problems': findings.problems,
+        'problems': [problem.replace(f'{findings.folder}/', '') for problem in findings.problems],
         'environment': _environments([run for runs in findings.rows.values() for run in runs]),
     }
 
 
-def _row_record(findings: Findings, name: str) -> dict[str, Any]:
+def _row_record(findings: Findings, name: str, difference: Difference | None) -> dict[str, Any]:
     row, runs = findings.study.rows[name], findings.rows[name]
     scores = {score: findings.scores(name, score) for score in ('accuracy', 'macro_f1')}
     published = TABLE_2.get(findings.data.classes, {}).get(row.paper or '')
-    difference = findings.difference(name, row.against) if row.against else None
     return {
         'row': name,
         'model': row.options['model'],
@@ -55,10 +56,14 @@ def _row_record(findings: Findings, name: str) -> dict[str, Any]:
         'paper': None if published is None else {'row': row.paper, 'mean': published[0], 'deviation': published[1]},
         **{score: _summary(values) for score, values in scores.items()},
         'against': row.against,
-        'difference': None if difference is None else {**asdict(difference), 'is_clear': difference.is_clear},
+        'difference': None if difference is None else _difference_record(difference),
         'per_class_f1': _per_class_f1(runs),
         'runs': [_run_record(run) for run in runs],
     }
+
+
+def _difference_record(difference: Difference) -> dict[str, Any]:
+    return {**asdict(difference), 'is_clear_alone': difference.is_clear_alone, 'is_clear': difference.is_clear}
 
 
 def _summary(values: list[float]) -> dict[str, float | None]:

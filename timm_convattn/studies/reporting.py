@@ -1,15 +1,18 @@
 """From the runs in a folder to the report and the results files."""
 
 import itertools
-import shutil
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_json
 from timm_convattn.studies.data import StudyData, open_study_data
-from timm_convattn.studies.gathering import Findings, FinishedRun, gather
+from timm_convattn.studies.evidence import keep_evidence
+from timm_convattn.studies.gathering import Findings, gather
 from timm_convattn.studies.history import Entry, read_history
 from timm_convattn.studies.matrix import PARTS, Matrix, read_matrix
 from timm_convattn.studies.page import Chapter, Report, write_html, write_markdown
@@ -18,7 +21,15 @@ from timm_convattn.studies.sections import Section, data_sections, study_section
 
 __all__ = ['write_report']
 
-EVIDENCE = ('config.yaml', 'results.json', 'validation.safetensors', 'held_out.safetensors')  # all but the weights
+
+@dataclass(frozen=True)
+class DataFindings:
+    """What was studied on one data set."""
+
+    data: StudyData
+    findings: Sequence[tuple[Matrix, Findings]]
+    gone: Sequence[str]
+    """Studies that cannot be shown, a sentence each."""
 
 
 def write_report(out: Path, results: Path | None = None) -> list[Path]:
@@ -39,66 +50,103 @@ def write_report(out: Path, results: Path | None = None) -> list[Path]:
     entries = read_history(out)
     if not entries:
         raise InputError(f'No study was made in {out} yet. Make one: python train_scripts/reproduce.py table2')
-    matrices = {entry.matrix: read_matrix(Path(entry.matrix)) for entry in entries}
-    found = [
-        (data, [(matrix, gather(matrix, name, data, out / 'runs')) for matrix, name in studies])
-        for data, studies in _studies_by_data(entries, matrices, out)
-    ]
+    matrices = _read_matrices(entries)
+    found = _gather(entries, matrices, out)
     of_crops_alone = any(PARTS.get(entry.study, ('',))[0] is None for entry in entries)
-    if not of_crops_alone and not any(findings.is_begun for _, all_of in found for _, findings in all_of):
-        raise InputError(f'No run in {out} is finished yet. Go on with: {entries[-1].command}')
+    if not of_crops_alone and not any(findings.is_begun for on_data in found for _, findings in on_data.findings):
+        gone = ' '.join(said for on_data in found for said in on_data.gone)
+        raise InputError(gone or f'No run in {out} is finished yet. Go on with: {entries[-1].command}')
     report = Report(
         scales={matrix.scale: matrix.about for matrix in matrices.values()},
         commands=list(dict.fromkeys(entry.command for entry in entries)),
-        environment=_environment([findings for _, all_of in found for _, findings in all_of]),
-        chapters=[Chapter(data, _sections(data, all_of)) for data, all_of in found],
+        environment=_environment([findings for on_data in found for _, findings in on_data.findings]),
+        chapters=[Chapter(on_data.data, _sections(on_data)) for on_data in found],
     )
-    written = [out / 'report.html', out / 'report.md']
-    write_html(report, written[0])
-    write_markdown(report, written[1])
-    for data, all_of in found:
-        for matrix, findings in all_of:
-            if results is not None and findings.is_begun:
-                written.append(results / f'{findings.study.name}_{data.name}.json')
+    written = [] if results is None else _write_results(found, results)
+    write_html(report, out / 'report.html')
+    write_markdown(report, out / 'report.md')
+    return [out / 'report.html', out / 'report.md', *written]
+
+
+def _read_matrices(entries: Sequence[Entry]) -> dict[str, Matrix]:
+    """Read each matrix once; two that are named alike have to be the same."""
+    matrices: dict[str, Matrix] = {}
+    for path in dict.fromkeys(entry.matrix for entry in entries):
+        matrix = read_matrix(Path(path))
+        for known, other in matrices.items():
+            if other.scale == matrix.scale and other != matrix:
+                raise InputError(
+                    f'{known} and {path} are two matrices of one name, {matrix.scale}: their results could not be told '
+                    'apart. Rename one and name its studies again, in another --out or without its lines in '
+                    'history.jsonl.'
+                )
+        matrices[path] = matrix
+    return matrices
+
+
+def _gather(entries: Sequence[Entry], matrices: Mapping[str, Matrix], out: Path) -> list[DataFindings]:
+    """Read what was found on each data set, the studies in the order of their matrix."""
+    opened: dict[str, StudyData] = {}
+    made: dict[str, list[Entry]] = {}
+    for source, classes in dict.fromkeys((entry.source, entry.classes) for entry in entries):
+        data = open_study_data(source, classes, out / 'crops')
+        opened.setdefault(data.sha256, data)  # the same crops can lie in two places
+        here = [entry for entry in entries if (entry.source, entry.classes) == (source, classes)]
+        made.setdefault(data.sha256, []).extend(here)
+    found = []
+    for sha256, data in opened.items():
+        studies, gone = _studies(made[sha256], matrices)
+        findings = [(matrix, gather(matrix, name, data, out / 'runs')) for matrix, name in studies]
+        found.append(DataFindings(data, findings, gone))
+    return found
+
+
+def _studies(entries: Sequence[Entry], matrices: Mapping[str, Matrix]) -> tuple[list[tuple[Matrix, str]], list[str]]:
+    """List the studies that were begun, and say of those that their matrix does not have that they are gone."""
+    begun = dict.fromkeys((entry.matrix, PARTS.get(entry.study, (entry.study,))[0]) for entry in entries)
+    studies: list[tuple[Matrix, str]] = []
+    for path, matrix in matrices.items():
+        named = [(matrix, name) for name in matrix.studies if (path, name) in begun]
+        studies += [study for study in named if study not in studies]
+    gone = [
+        f'The study {name} was begun, but {path} has it no more: its runs are not shown. What it has is '
+        f'{", ".join(matrices[path].studies)}. Give the study its rows back, or its name, to see them.'
+        for path, name in begun
+        if name is not None and name not in matrices[path].studies
+    ]
+    return studies, gone
+
+
+def _write_results(found: Sequence[DataFindings], results: Path) -> list[Path]:
+    """Write a results file of each study on each data set, each under a name of its own, and keep the runs."""
+    names = Counter(on_data.data.name for on_data in found)
+    written = []
+    for on_data in found:
+        data = on_data.data
+        place = data.name if names[data.name] == 1 else f'{data.name}_{data.sha256[:8]}'
+        for matrix, findings in on_data.findings:
+            if findings.is_begun:
+                keep_evidence([*itertools.chain.from_iterable(findings.rows.values())], results / 'runs')
+                written.append(results / f'{findings.study.name}_{place}_{_slug(matrix.scale)}.json')
                 write_json(written[-1], study_record(findings, matrix.scale))
-                for run in itertools.chain.from_iterable(findings.rows.values()):
-                    _keep_evidence(run, results / 'runs')
     return written
 
 
-def _keep_evidence(run: FinishedRun, folder: Path) -> None:
-    """Copy all of a run but its weights, whole or not at all."""
-    beside, place = folder / f'.{run.run.name}', folder / run.run.name
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name in EVIDENCE:
-        if (run.folder / name).is_file():
-            shutil.copyfile(run.folder / name, beside / name)
-    shutil.rmtree(place, ignore_errors=True)
-    beside.rename(place)
-
-
-def _studies_by_data(
-    entries: Sequence[Entry], matrices: Mapping[str, Matrix], out: Path
-) -> list[tuple[StudyData, list[tuple[Matrix, str]]]]:
-    """List what was studied on each data set, the studies in the order of their matrix."""
-    made: dict[str, tuple[StudyData, list[tuple[Matrix, str]]]] = {}
-    for source, classes in dict.fromkeys((entry.source, entry.classes) for entry in entries):
-        data = open_study_data(source, classes, out / 'crops')
-        here = [entry for entry in entries if (entry.source, entry.classes) == (source, classes)]
-        begun = {(entry.matrix, PARTS[entry.study][0] if entry.study in PARTS else entry.study) for entry in here}
-        _, studies = made.setdefault(data.sha256, (data, []))  # the same crops can lie in two places
-        for path, matrix in matrices.items():
-            named = [(matrix, name) for name in matrix.studies if (path, name) in begun]
-            studies += [study for study in named if study not in studies]
-    return list(made.values())
-
-
-def _sections(data: StudyData, all_of: Sequence[tuple[Matrix, Findings]]) -> list[Section]:
-    sections = list(data_sections(data))
-    for matrix, findings in all_of:
-        sections += study_sections(findings, matrix.scale)
+def _sections(on_data: DataFindings) -> list[Section]:
+    """Make the sections of a data set; those of a study carry its scale, since several may have made the same one."""
+    sections = list(data_sections(on_data.data))
+    several = len({matrix.scale for matrix, _ in on_data.findings}) > 1
+    for matrix, findings in on_data.findings:
+        for section in study_sections(findings, matrix.scale):
+            title = f'{section.title}, scale {matrix.scale}' if several else section.title
+            sections.append(replace(section, anchor=f'{section.anchor}-{_slug(matrix.scale)}', title=title))
+    if on_data.gone:
+        sections.append(Section('gone', 'Studies that are not shown', statements=list(on_data.gone)))
     return sections
+
+
+def _slug(text: str) -> str:
+    return re.sub(r'\W+', '_', text)
 
 
 def _environment(all_of: Sequence[Findings]) -> dict[str, Any]:

@@ -33,6 +33,21 @@ class Resources:
     minutes: float | None = None
     """Time after which no run is begun, and those under way are stopped at a checkpoint."""
 
+    def check(self) -> None:
+        """Refuse what cannot be shared out.
+
+        Raises:
+            InputError: Naming the option of reproduce.py.
+        """
+        for option, value, least in (
+            ('jobs', self.jobs, 1),
+            ('gpus-per-run', self.gpus_per_run, 0),
+            ('cpus-per-run', self.cpus_per_run, 1),
+            ('budget', self.minutes, 0),
+        ):
+            if value is not None and not value >= least:  # NaN is not
+                raise InputError(f'--{option} is {value}, it must be at least {least}.')
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -57,6 +72,7 @@ def execute_all(
     Raises:
         InputError: If there is no such cluster, or fewer GPUs than one run asks for.
     """
+    resources.check()
     deadline = None if resources.minutes is None else time.time() + 60 * resources.minutes
     if engine == 'ray':
         yield from _on_ray(tasks, resources, address, deadline)
@@ -129,6 +145,7 @@ def _outcome(task: Task, stop: Callable[[], bool], **where: Any) -> Outcome:
     started = time.monotonic()
     if not task.is_finished and not stop():
         task.execute(stop=stop, **where)
+    task.clear()
     ended: Ended = 'finished' if task.is_finished else 'stopped' if stop() else 'failed'
     return Outcome(task, ended, time.monotonic() - started)
 

@@ -41,6 +41,7 @@ class Section:
     """A part of a report."""
 
     anchor: str
+    """Name within its data set."""
     title: str
     text: str = ''
     statements: list[str] = field(default_factory=list)
@@ -121,12 +122,17 @@ def _network_sections(findings: Findings, row: str) -> Iterator[Section]:
     if not (run.folder / 'model').is_dir():
         yield Section('attention', title, statements=[f'The weights of {who} are not in {run.folder}.'])
         return
+    try:
+        looks = _draw_looks(crops, run)
+    except InputError as error:
+        said = f'The weights of {who} cannot be used: {error} Remove {run.folder} to repeat the run.'
+        yield Section('attention', title, statements=[said])
+        return
     caption = (
         f'{who}: the crop, and below it how much each position is looked at, from dark (less than evenly) to bright '
         '(twice as much and more), for the map that each attention reads. The first half was decided right.'
     )
-    attention = as_picture(_draw_looks(crops, run), caption, photo=True)
-    yield Section('attention', title, blocks=[attention])
+    yield Section('attention', title, blocks=[as_picture(looks, caption, photo=True)])
 
 
 def _draw_mistakes(crops: Any, run: FinishedRun, columns: int = 10) -> Figure | None:
@@ -145,6 +151,8 @@ def _draw_looks(crops: Any, run: FinishedRun, each: int = 5) -> Figure:
     predictions, rng = run.predictions, np.random.default_rng(0)
     right, wrong = (rng.permutation(np.flatnonzero(chosen))[:each] for chosen in (predictions.hits, ~predictions.hits))
     model, names = load_network(f'local-dir:{run.folder / "model"}')
+    if tuple(names) != predictions.class_names:
+        raise InputError(f'they tell {", ".join(names)} apart, not {", ".join(predictions.class_names)}.')
     config = model_data_config(model)
     transform = timm.data.create_transform(**config, is_training=False)
     channels, height, width = config['input_size']
@@ -194,7 +202,8 @@ def _selective_section(
     if rejected is not None:
         blocks.append(rejected)
     statements = selection_verdict(record)
-    return Section('rejected', 'What should not be classified', FINDINGS['fig9'], statements, blocks)
+    title = f'What should not be classified: {findings.study.title}'
+    return Section(f'{findings.study.name}-rejected', title, FINDINGS['fig9'], statements, blocks)
 
 
 def _rejected(data: StudyData, run: FinishedRun, selection: Selection) -> Picture | None:

@@ -2,10 +2,13 @@
 
 Runs of two rows are paired twice: by their seed (the same order of the same augmented crops) and by the crops that they
 are evaluated on. Crops of one frame are alike, so frames, not crops, are what the bootstrap draws anew.
+
+A study compares several rows at once, and the more it compares, the likelier chance alone shows a difference somewhere.
+What is called clear is so for the study as a whole: p values are adjusted for their number (Holm).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +17,16 @@ import scipy.stats
 
 from timm_convattn.metrics import confusion_matrix
 
-__all__ = ['SCORES', 'Difference', 'Score', 'compare', 'counts_by_frame', 'least_visible_difference']
+__all__ = [
+    'SCORES',
+    'Difference',
+    'Score',
+    'adjust_for_number',
+    'compare',
+    'counts_by_frame',
+    'holm',
+    'least_visible_difference',
+]
 
 Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.integer[Any]]
@@ -38,18 +50,28 @@ class Difference:
     seed_high: float | None
     p_value: float | None
     """Of the paired t test over seeds; None with one seed."""
+    adjusted_p_value: float | None
+    """The same, adjusted for the number of comparisons that were made together."""
     low: float
     """95% interval of the bootstrap over seeds and frames: what to expect of other seeds and other frames."""
     high: float
+    deviation: float | None
+    """Standard deviation of the difference over seeds; None with one seed."""
     least_visible: float | None
-    """Smallest difference that so many seeds find in four of five studies; None with one seed."""
+    """Smallest difference that so many seeds find in four of five studies, beside so many other comparisons; None with
+    one seed."""
 
     @property
-    def is_clear(self) -> bool:
+    def is_clear_alone(self) -> bool:
         """Whether neither interval holds zero."""
         if self.seed_low is None or self.seed_high is None:
             return False
         return self.seed_low * self.seed_high > 0 and self.low * self.high > 0
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is clear alone, and still is when all that were compared together are counted."""
+        return self.is_clear_alone and self.adjusted_p_value is not None and self.adjusted_p_value < 1 - LEVEL
 
 
 def counts_by_frame(predicted: Integers, labels: Integers, frames: Integers, num_classes: int) -> npt.NDArray[np.int64]:
@@ -106,7 +128,7 @@ def compare(ours: Sequence[Integers], theirs: Sequence[Integers], score: Score =
     read = SCORES[score]
     over_seeds = read(a.sum(axis=1)) - read(b.sum(axis=1))
     mean, seeds = float(over_seeds.mean()), len(over_seeds)
-    seed_low = seed_high = p_value = least = None
+    seed_low = seed_high = p_value = deviation = least = None
     if seeds > 1:
         deviation = float(over_seeds.std(ddof=1))
         reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * deviation / np.sqrt(seeds))
@@ -114,17 +136,49 @@ def compare(ours: Sequence[Integers], theirs: Sequence[Integers], score: Score =
         p_value = float(scipy.stats.ttest_1samp(over_seeds, 0).pvalue) if deviation > 0 else float(mean == 0)
         least = least_visible_difference(deviation, seeds)
     low, high = _bootstrap(a, b, score)
-    return Difference(seeds, mean, seed_low, seed_high, p_value, low, high, least)
+    return Difference(seeds, mean, seed_low, seed_high, p_value, p_value, low, high, deviation, least)
 
 
-def least_visible_difference(deviation: float, seeds: int) -> float:
+def adjust_for_number(differences: Mapping[str, Difference]) -> dict[str, Difference]:
+    """Adjust differences for how many of them were tested together; those of one seed are not tested.
+
+    Args:
+        differences: What was compared together, by any name.
+    """
+    tested = {name: found for name, found in differences.items() if found.p_value is not None}
+    p_values = [found.p_value for found in tested.values() if found.p_value is not None]
+    adjusted = dict(zip(tested, holm(p_values), strict=True))
+
+    def beside_the_others(name: str, found: Difference) -> Difference:
+        if found.deviation is None:
+            return found
+        least = least_visible_difference(found.deviation, found.seeds, len(tested))
+        return replace(found, adjusted_p_value=adjusted[name], least_visible=least)
+
+    return {name: beside_the_others(name, found) for name, found in differences.items()}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p values for their number, so that any below 5% among true nulls is as rare as with one of them.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    order = np.argsort(p_values, kind='stable')
+    factors = np.arange(len(p_values), 0, -1)  # the smallest counts for all, the largest for itself
+    stepped = np.minimum(np.maximum.accumulate(factors * np.asarray(p_values, np.float64)[order]), 1)
+    return [float(stepped[place]) for place in np.argsort(order)]
+
+
+def least_visible_difference(deviation: float, seeds: int, comparisons: int = 1) -> float:
     """Give the smallest difference that a paired t test over seeds finds with a power of 80%, at a level of 5%.
 
     Args:
         deviation: Standard deviation of the differences over seeds.
         seeds: Number of seeds.
+        comparisons: That are made together: Holm's test holds the smallest p value against the level's share of each.
     """
-    reach = scipy.stats.t.ppf((1 + LEVEL) / 2, seeds - 1) + scipy.stats.t.ppf(POWER, seeds - 1)
+    level = (1 - LEVEL) / comparisons
+    reach = scipy.stats.t.ppf(1 - level / 2, seeds - 1) + scipy.stats.t.ppf(POWER, seeds - 1)
     return float(reach * deviation / np.sqrt(seeds))
 
 

@@ -1,6 +1,6 @@
 """Results files of studies as tables."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ __all__ = [
 ]
 
 SCORES = {'accuracy': 'accuracy', 'macro_f1': 'macro F1'}
+SHORT = {'accuracy': 'accuracy', 'macro_f1': 'F1'}  # for the heads of columns
 
 
 @dataclass(frozen=True)
@@ -42,26 +43,35 @@ def format_study(record: dict[str, Any]) -> str:
 
 
 def study_table(record: dict[str, Any]) -> Table:
-    """Show a study: each row's score over seeds, the paper's beside it, and the difference to the row it extends."""
+    """Show a study: each row's scores over seeds, how it differs from the row it extends, and the paper's figure."""
     score = record['score']
     other = 'macro_f1' if score == 'accuracy' else 'accuracy'
-    with_paper = any(row['paper'] for row in record['rows'])
-    header = ['', 'seeds', SCORES[score], *(["the paper's"] if with_paper else []), SCORES[other]]
-    header += ['difference', '95% (seeds)', '95% (seeds, frames)', 'p', 'least visible']
-    rows = []
-    for row in record['rows']:
-        cells = [row['row'], str(len(row['runs'])), _percent(row[score])]
-        cells += [_paper(row['paper'])] if with_paper else []
-        rows.append([*cells, _percent(row[other]), *_difference(row)])
+    columns = {
+        '': [row['row'] for row in record['rows']],
+        'n': [str(len(row['runs'])) for row in record['rows']],
+        SHORT[score]: [_percent(row[score]) for row in record['rows']],
+        SHORT[other]: [_percent(row[other]) for row in record['rows']],
+        'against': [_against(row) for row in record['rows']],
+        '95%': [_interval(row['difference']) for row in record['rows']],
+        'p': [_of_difference(row, 'adjusted_p_value', '{:.3f}') for row in record['rows']],
+        'visible': [_of_difference(row, 'least_visible', '{:.2%}').rstrip('%') for row in record['rows']],
+        'paper, FLIR': [_paper(row['paper']) for row in record['rows']],
+    }
+    filled = {name: cells for name, cells in columns.items() if any(cells)}
     clear = {index for index, row in enumerate(record['rows']) if (row['difference'] or {}).get('is_clear')}
-    return Table(header, rows, _notes(record), frozenset(clear))
+    notes = [_legend(record, filled), *_notes(record)]
+    return Table(list(filled), list(zip(*filled.values(), strict=True)), notes, frozenset(clear))
 
 
 def class_table(record: dict[str, Any]) -> Table:
-    """Show the F1 of each class, row by row, as a mean over the seeds."""
-    names = record['data']['class_names']
-    rows = [[row['row'], *(_share(row['per_class_f1'][name]) for name in names)] for row in record['rows']]
-    return Table(['F1', *names], rows)
+    """Show the F1 of each class that has samples, row by row, as a mean over the seeds."""
+    rows = record['rows']
+    names = [
+        name for name in record['data']['class_names'] if any(row['per_class_f1'][name] is not None for row in rows)
+    ]
+    absent = [name for name in record['data']['class_names'] if name not in names]
+    cells = [[row['row'], *(_share(row['per_class_f1'][name]) for name in names)] for row in rows]
+    return Table(['F1', *names], cells, [f'No crops to evaluate on: {", ".join(absent)}.'] if absent else [])
 
 
 def selection_table(record: dict[str, Any]) -> Table:
@@ -86,17 +96,22 @@ def verdict(record: dict[str, Any]) -> list[str]:
         difference = row['difference']
         if difference is None:
             continue
-        mean, low, high = (difference[key] for key in ('mean', 'low', 'high'))
-        said = f'{row["row"]} {_points(mean)} against {row["against"]} ({_points(low)} to {_points(high)}): '
+        said = f'{row["row"]} {_points(difference["mean"])} against {row["against"]}'
         if difference['seeds'] < 2:
-            said += 'one seed, nothing can be said.'
-        elif difference['is_clear']:
-            said += 'a clear difference.'
-        else:
-            least = difference['least_visible']
-            said += f'no clear difference; {difference["seeds"]} seeds would have seen {100 * least:.2f} points.'
-        sentences.append(said)
+            sentences.append(f'{said}: one seed, nothing can be said.')
+            continue
+        sentences.append(f'{said} ({_interval(difference)}): {_judgement(difference)}')
     return sentences
+
+
+def _judgement(difference: dict[str, Any]) -> str:
+    if difference['is_clear']:
+        return 'a clear difference.'
+    seen = f'{difference["seeds"]} seeds would have seen {100 * difference["least_visible"]:.2f} points.'
+    if difference['is_clear_alone']:
+        adjusted = difference['adjusted_p_value']
+        return f'clear alone, but not among all comparisons of this table (p {adjusted:.3f}); {seen}'
+    return f'no clear difference; {seen}'
 
 
 def _mean(values: list[float]) -> float | None:
@@ -125,38 +140,65 @@ def selection_verdict(record: dict[str, Any]) -> list[str]:
 
 def _percent(summary: dict[str, Any]) -> str:
     deviation = summary['deviation']
-    return f'{summary["mean"]:.2%}' + ('' if deviation is None else f' ± {100 * deviation:.2f}')
+    return f'{100 * summary["mean"]:.2f}' + ('' if deviation is None else f' ± {100 * deviation:.2f}')
 
 
 def _paper(published: dict[str, Any] | None) -> str:
-    return '' if published is None else f'{published["mean"]:.2%} ± {100 * published["deviation"]:.2f}'
+    return '' if published is None else f'{published["row"]} {_percent(published)}'
 
 
-def _difference(row: dict[str, Any]) -> list[str]:
-    difference = row['difference']
-    if difference is None:
-        return [''] * 5
-    cells = [f'{_points(difference["mean"])} to {row["against"]}']
-    over_both = f'{_points(difference["low"])} … {_points(difference["high"])}'
-    if difference['seeds'] < 2:
-        return [*cells, '', over_both, '', '']
-    over_seeds = f'{_points(difference["seed_low"])} … {_points(difference["seed_high"])}'
-    return [*cells, over_seeds, over_both, f'{difference["p_value"]:.3f}', f'{100 * difference["least_visible"]:.2f}']
+def _against(row: dict[str, Any]) -> str:
+    return '' if row['difference'] is None else f'{row["against"]} {_points(row["difference"]["mean"])}'
+
+
+def _interval(difference: dict[str, Any] | None) -> str:
+    """Give what holds both intervals, that over seeds and that over seeds and frames; nothing for a single seed."""
+    if difference is None or difference['seeds'] < 2:
+        return ''
+    low, high = min(difference['seed_low'], difference['low']), max(difference['seed_high'], difference['high'])
+    return f'{_points(low)} … {_points(high)}'
+
+
+def _of_difference(row: dict[str, Any], key: str, pattern: str) -> str:
+    value = (row['difference'] or {}).get(key)
+    return '' if value is None else pattern.format(value)
 
 
 def _points(share: float) -> str:
     return f'{100 * share:+.2f}'
 
 
+def _legend(record: dict[str, Any], columns: Collection[str]) -> str:
+    """Explain the columns that a table has."""
+    parts = ['n: seeds', 'accuracy and F1 (macro): mean ± standard deviation over them, in %']
+    if 'against' in columns:
+        parts.append('against: points more than the row named')
+    if '95%' in columns:
+        tested = sum((row['difference'] or {'seeds': 0})['seeds'] > 1 for row in record['rows'])
+        number = f', adjusted for the {tested} comparisons of this table (Holm)' if tested > 1 else ''
+        parts += [
+            '95%: interval of that for other seeds and other frames, of this comparison alone',
+            f'p: paired t test over seeds{number}',
+            'visible: smallest difference, in points, that so many seeds would find in four of five studies',
+        ]
+    if 'paper, FLIR' in columns:
+        parts.append("paper, FLIR: the paper's accuracy of the network named, on its own data")
+    return f'{"; ".join(parts)}.'
+
+
 def _notes(record: dict[str, Any]) -> list[str]:
-    data = record['data']
+    data, unfinished = record['data'], record['unfinished']
     counted = {split: sum(counts.values()) for split, counts in data['counts'].items()}
     notes = [
         f'Data: {data["name"]} ({data["origin"]}), {data["classes"]}, {counted["train"]:,} crops to train on and '
-        f'{counted["validation"]:,} to evaluate on. Scale: {record["scale"]}. Differences in points.'
+        f'{counted["validation"]:,} to evaluate on. Scale: {record["scale"]}.'
     ]
-    if record['unfinished']:
-        notes.append(f'{record["unfinished"]} runs of this study are not finished.')
+    if unfinished:
+        notes.append(
+            f'{unfinished} runs of this study are not finished.'
+            if unfinished > 1
+            else 'One run of this study is not finished.'
+        )
     if record['rows_without_runs']:
         notes.append(f'No finished run yet: {", ".join(record["rows_without_runs"])}.')
     return [*notes, *(f'Left out: {problem}' for problem in record['problems'])]

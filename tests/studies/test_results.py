@@ -1,0 +1,327 @@
+"""Results are held against their runs; what does not fit is named and left out, and nothing overwrites another."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from studies.made_runs import make_run
+
+from timm_convattn.data.crops import build_crops
+from timm_convattn.errors import InputError
+from timm_convattn.predictions import Predictions
+from timm_convattn.studies import sections
+from timm_convattn.studies.data import open_study_data
+from timm_convattn.studies.evidence import without_places
+from timm_convattn.studies.gathering import gather
+from timm_convattn.studies.history import read_history
+from timm_convattn.studies.matrix import read_matrix
+from timm_convattn.studies.records import study_record
+from timm_convattn.studies.reporting import write_report
+from timm_convattn.studies.results import READ, read_results
+from timm_convattn.studies.tables import study_table
+
+ROWS = {
+    'ResNet18': {'model': 'resnet18', 'paper': 'ResNet50'},
+    'AResNet18': {'model': 'aresnet18_relmha', 'against': 'ResNet18', 'paper': 'AResNet50'},
+}
+MATRIX = {
+    'seeds': [0, 1],
+    'options': {'img_size': 32, 'in_chans': 1, 'batch_size': 8, 'epochs': 1, 'lr': 0.001},
+    'studies': {'table2': {'rows': ROWS}},
+}
+
+
+@pytest.fixture(scope='module')
+def data(tiny_crops, tmp_path_factory):
+    return open_study_data(str(tiny_crops), 'four_class', tmp_path_factory.mktemp('crops'))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(name='small', **changes):
+        path = tmp_path / f'{name}.yaml'
+        path.write_text(yaml.safe_dump({**MATRIX, **changes}, sort_keys=False))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope='module')
+def made_once(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('made')
+    (folder / 'small.yaml').write_text(yaml.safe_dump(MATRIX, sort_keys=False))
+    matrix = read_matrix(folder / 'small.yaml')
+    for run in matrix.all_runs('table2', data):
+        make_run(run, folder / 'runs')
+    return matrix, folder / 'runs'
+
+
+@pytest.fixture
+def made(made_once, tmp_path):
+    """A study of two rows and two seeds, to be damaged: its matrix and the folder of its runs."""
+    matrix, runs = made_once
+    shutil.copytree(runs, tmp_path / 'runs')
+    return matrix, tmp_path / 'runs'
+
+
+def begin(out, matrix_path, data, study='table2'):
+    """Note that a study was made."""
+    out.mkdir(exist_ok=True)
+    entry = {'command': 'reproduce.py', 'matrix': str(matrix_path), 'study': study, 'source': data.source}
+    with (out / 'history.jsonl').open('a') as history:
+        history.write(json.dumps({**entry, 'classes': 'four_class'}) + '\n')
+
+
+def bend(path, key, value=None, delete=False):
+    """Change a value of a JSON file, by its dotted name."""
+    record = json.loads(path.read_text())
+    *parts, last = key.split('.')
+    place = record
+    for part in parts:
+        place = place[part]
+    if delete:
+        del place[last]
+    else:
+        place[last] = value
+    path.write_text(json.dumps(record))
+
+
+def first_results(runs):
+    return sorted(runs.glob('aresnet18*-s0-*/results.json'))[0]
+
+
+def only_problem(made, data):
+    """Gather, and give the one sentence about what was left out."""
+    matrix, runs = made
+    findings = gather(matrix, 'table2', data, runs)
+    assert [len(finished) for finished in findings.rows.values()] == [2, 1]
+    (problem,) = findings.problems
+    assert 'to repeat the run.' in problem
+    return problem
+
+
+def refusal(made, data):
+    """Read the results file that was damaged, and give why it is refused."""
+    matrix, runs = made
+    with pytest.raises(InputError, match=r'to repeat the run\.$') as refused:
+        read_results(matrix.runs('table2', 'AResNet18', data)[0], runs)
+    return str(refused.value)
+
+
+def test_a_run_that_is_left_out_is_named_below_the_table_of_the_others(made, data):
+    bend(first_results(made[1]), 'metrics.macro_f1', delete=True)
+    assert 'it has no metrics.macro_f1' in only_problem(made, data)
+    table = study_table(study_record(gather(made[0], 'table2', data, made[1]), 'small'))
+    assert table.notes[-1].startswith('Left out: aresnet18_relmha-s0-')
+    assert [cells[:2] for cells in table.rows] == [('ResNet18', '2'), ('AResNet18', '1')]
+
+
+def test_runs_that_fit_have_no_problem(made, data):
+    matrix, runs = made
+    findings = gather(matrix, 'table2', data, runs)
+    assert (findings.problems, findings.unfinished) == ([], 0)
+    assert study_record(findings, 'small')['rows'][1]['difference']['seeds'] == 2
+
+
+@pytest.mark.parametrize('key', [*READ, 'metrics', 'environment', 'training', 'model', 'data', 'environment.hardware'])
+def test_a_results_file_that_lost_a_key_is_named_and_left_out(made, data, key):
+    bend(first_results(made[1]), key, delete=True)
+    assert f'cannot be read as results (it has no {key}' in refusal(made, data)
+
+
+@pytest.mark.parametrize('key', READ)
+@pytest.mark.parametrize('wrong', [True, [[]], float('nan')], ids=['truth', 'list', 'nan'])
+def test_a_results_file_with_a_value_of_a_wrong_type_is_named_and_left_out(made, data, key, wrong):
+    if isinstance(wrong, list) and READ[key] == (list,):
+        wrong = 'text'
+    bend(first_results(made[1]), key, wrong)
+    assert f'cannot be read as results ({key} is {wrong!r}, wanted a' in refusal(made, data)
+
+
+@pytest.mark.parametrize('content', ['[]', 'null', '"x"', '{"metrics": ', '[' * 100_000, '\x00'])
+def test_a_file_that_holds_no_results_is_named_and_left_out(made, data, content):
+    first_results(made[1]).write_text(content)
+    assert 'cannot be read as results' in refusal(made, data)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'said'),
+    [
+        ('metrics.accuracy', 0.999, 'its results say accuracy 0.999, its logits 1.0'),
+        ('metrics.macro_f1', 0.5, 'its results say macro_f1 0.5'),
+        ('metrics.per_class', {}, 'its results say per_class {}'),
+        ('metrics.per_class.person.f1', 'x', 'its results say per_class'),
+        ('metrics.confusion_matrix', [[1]], r'its results say confusion_matrix [[1]]'),
+        ('training.config.seed', 1, 'is of a run with other options: seed 1 instead of 0'),
+        ('training.config.lr', 0.1, 'is of a run with other options: lr 0.1 instead of 0.001'),
+        ('training.config.model', 'resnet18', "model 'resnet18' instead of 'aresnet18_relmha'"),
+        ('data.sha256', 'f' * 64, 'was measured on other crops (ffffffffffff)'),
+        ('data.class_names', ['person'], 'was measured on other crops'),
+    ],
+)
+def test_results_that_are_not_those_of_their_run_are_named_and_left_out(made, data, key, value, said):
+    bend(first_results(made[1]), key, value)
+    assert said in only_problem(made, data)
+
+
+def test_an_option_that_the_study_gives_has_to_be_recorded_and_another_need_not(made, data):
+    path = first_results(made[1])
+    bend(path, 'training.config.focal_gamma', delete=True)  # the study does not give it
+    assert gather(made[0], 'table2', data, made[1]).problems == []
+    bend(path, 'training.config.lr', delete=True)
+    assert 'lr None instead of 0.001' in only_problem(made, data)
+
+
+def test_where_a_run_was_made_and_how_its_batches_were_shared_is_free(made, data):
+    path = first_results(made[1])
+    for key, value in {'data': '/elsewhere', 'output': '/elsewhere/x', 'threads': 7, 'batch_size': 4}.items():
+        bend(path, f'training.config.{key}', value)
+    bend(path, 'environment.hardware.processes', 2)
+    assert gather(made[0], 'table2', data, made[1]).problems == []
+    bend(path, 'environment.hardware.processes', 1)
+    assert 'batch_size 4 instead of 8' in only_problem(made, data)
+
+
+def test_logits_that_are_gone_diverged_or_of_other_classes_are_named_with_what_to_do(made, data):
+    file = first_results(made[1]).with_name('validation.safetensors')
+    said = Predictions.load(file)
+    Predictions(np.full_like(said.logits, np.nan), said.labels, said.class_names).save(file)
+    assert 'no numbers: the run has diverged' in only_problem(made, data)
+    Predictions(said.logits, said.labels, ('a', 'b', 'c', 'd')).save(file)
+    assert 'is not of crops of person, vehicle, bicycle, dog' in only_problem(made, data)
+    file.unlink()
+    assert re.search(r'cannot be read as predictions .* Remove .* to repeat the run\.$', only_problem(made, data))
+
+
+def test_two_scales_and_two_folders_of_one_name_overwrite_nothing(write, data, flir_writer, tmp_path):
+    writer = flir_writer(size=(64, 48))
+    for split in ('train', 'val'):
+        writer.split(split, [[(kind, [2, 2, 40, 40])] for kind in ('person', 'car', 'bicycle', 'person')])
+    build_crops(writer.folder, tmp_path / 'elsewhere' / 'crops')
+    others = open_study_data(str(tmp_path / 'elsewhere' / 'crops'), 'four_class', tmp_path)
+    assert (others.name, others.sha256 == data.sha256) == (data.name, False)
+    out = tmp_path / 'studies'
+    for scale, seed in (('small', 0), ('large', 1)):
+        path = write(scale, seeds=[seed])
+        for crops in (data, others):
+            begin(out, path, crops)
+            for run in read_matrix(path).all_runs('table2', crops):
+                make_run(run, out / 'runs')
+    page, markdown, *written = write_report(out, tmp_path / 'results')
+    hashes = [crops.sha256[:8] for crops in (data, others)]
+    assert sorted(path.name for path in written) == sorted(
+        f'table2_crops_{sha256}_{scale}.json' for sha256 in hashes for scale in ('small', 'large')
+    )
+    for path in written:
+        record = json.loads(path.read_text())
+        assert f'_{record["data"]["sha256"][:8]}_{record["scale"]}.json' in path.name
+        assert [run['seed'] for run in record['rows'][0]['runs']] == [0 if record['scale'] == 'small' else 1]
+    ids = re.findall(r' id="([^"]+)"', page.read_text())
+    assert len(ids) == len(set(ids)) > 8
+    assert {f'table2-{scale}-{number}' for scale in ('small', 'large') for number in (1, 2)} <= set(ids)
+    pictures = re.findall(r'\]\((report_pictures/[^)]+)\)', markdown.read_text())
+    assert len(pictures) == len(set(pictures)) > 8
+    assert 'table2, scale small' in markdown.read_text()
+
+
+def test_two_matrices_of_one_name_are_refused_unless_they_are_the_same(write, data, tmp_path):
+    out = tmp_path / 'studies'
+    path = write()
+    for run in read_matrix(path).all_runs('table2', data):
+        make_run(run, out / 'runs')
+    (tmp_path / 'copy').mkdir()
+    copy = tmp_path / 'copy' / path.name
+    shutil.copy(path, copy)
+    for matrix in (path, copy):
+        begin(out, matrix, data)
+    assert write_report(out, tmp_path / 'results')[2:] == [tmp_path / 'results' / 'table2_crops_small.json']
+    copy.write_text(path.read_text().replace('seeds:', 'about: another\nseeds:', 1).replace('0.001', '0.1'))
+    with pytest.raises(InputError, match=r'small\.yaml and .*small\.yaml are two matrices of one name, small'):
+        write_report(out)
+
+
+def test_damaged_weights_are_told_and_the_rest_is_shown(made, data):
+    matrix, runs = made
+    findings = gather(matrix, 'table2', data, runs)
+    folder = findings.rows['AResNet18'][0].folder / 'model'
+    folder.mkdir()
+    (folder / 'config.json').write_text('{"architecture": "aresnet18_relmha", "num_classes": 4}')
+    (folder / 'model.safetensors').write_bytes(b'\x00' * 100)
+    last = list(sections.study_sections(findings, 'small'))[-1]
+    assert (last.anchor, last.blocks) == ('attention', [])
+    assert last.statements[0].startswith('The weights of AResNet18, seed 0 cannot be used: ')
+    assert last.statements[0].endswith(f'Remove {folder.parent} to repeat the run.')
+
+
+def test_kept_evidence_and_results_files_name_no_place_of_this_machine(write, data, tmp_path):
+    path = write(options={**MATRIX['options'], 'hold_out': 0.2}, seeds=[0])
+    out, results = tmp_path / 'studies', tmp_path / 'results'
+    for run in read_matrix(path).all_runs('table2', data):
+        place = make_run(run, out / 'runs', held_out=12)
+    (place / 'results.json').write_text('{')  # so that a path is in what was left out
+    begin(out, path, data)
+    write_report(out, results)
+    kept = [file for file in results.rglob('*') if file.is_file()]
+    assert len([file for file in kept if file.name == 'held_out.safetensors']) == 1
+    for file in kept:
+        assert str(tmp_path).encode() not in file.read_bytes(), file
+        assert str(data.source).encode() not in file.read_bytes(), file
+    options = yaml.safe_load(next(results.glob('runs/*/config.yaml')).read_text())
+    assert options['data'] == 'crops'
+    record = json.loads(next(results.glob('runs/*/results.json')).read_text())
+    assert record['environment']['command'] == f'finetune.py --data crops --output={record_name(record)}'
+    assert (
+        'results.json cannot be read as results'
+        in json.loads((results / 'table2_crops_small.json').read_text())['problems'][0]
+    )
+    with pytest.raises(InputError, match=r'holds the runs themselves\. Give --results another folder'):
+        write_report(out, out)
+    assert len(list(out.glob('runs/*/validation.safetensors'))) == 2
+
+
+def record_name(record):
+    return record['training']['config']['output']
+
+
+def test_only_places_of_this_machine_are_shortened():
+    assert without_places({'a': ['/x/y', '../z', '~/w', 'C:\\Users\\v', 'local-dir:/x/model']}) == {
+        'a': ['y', 'z', 'w', 'v', 'local-dir:model']
+    }
+    kept = ['crops/four_class', 'owner/name', 'hf-hub:owner/name', '2026-01-01T10:00:00', 'AMD EPYC (R) 2/3', 1, None]
+    assert without_places(kept) == kept
+    assert without_places({'command': "finetune.py --data '/a b/c' --lr 0.1"}) == {
+        'command': 'finetune.py --data c --lr 0.1'
+    }
+    assert without_places({'command': "an open ' quote /x/y"}) == {'command': None}
+
+
+def test_a_study_that_its_matrix_has_no_more_is_named(write, data, tmp_path):
+    out, path = tmp_path / 'studies', write()
+    begin(out, path, data, 'gone')
+    with pytest.raises(InputError, match=r'The study gone was begun, but .*small\.yaml has it no more'):
+        write_report(out)
+    for run in read_matrix(path).all_runs('table2', data):
+        make_run(run, out / 'runs')
+    begin(out, path, data)
+    page, _ = write_report(out)
+    assert page.read_text().count('The study gone was begun, but') == 2  # at a glance, and in its section
+
+
+@pytest.mark.parametrize(
+    'bent',
+    [
+        *({'classes': 'three'}, {'classes': ['four_class']}, {'study': 5}, {'study': ['table2']}, {'matrix': None}),
+        *({'source': 3}, {'command': {}}, {'more': 1}, [], None),
+    ],
+)
+def test_a_history_of_wrong_entries_is_refused(tmp_path, bent):
+    entry = {'command': 'x', 'matrix': 'm.yaml', 'study': 'table2', 'source': None, 'classes': 'four_class'}
+    line = {**entry, **bent} if isinstance(bent, dict) else bent
+    (tmp_path / 'history.jsonl').write_text(json.dumps(entry) + '\n')
+    assert len(read_history(tmp_path)) == 1
+    (tmp_path / 'history.jsonl').write_text(json.dumps(entry) + '\n' + json.dumps(line) + '\n')
+    with pytest.raises(InputError, match=r'history\.jsonl cannot be read .* Remove it, and name the studies again'):
+        read_history(tmp_path)

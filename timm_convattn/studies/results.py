@@ -1,0 +1,152 @@
+"""Results files of runs: read, and held against the run that they should tell of."""
+
+import json
+import math
+import reprlib
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from timm_convattn.errors import InputError
+from timm_convattn.predictions import Predictions
+from timm_convattn.studies.matrix import RESERVED, Run
+from timm_convattn.training.config import flat, options_as_args, parse_config
+from timm_convattn.training.evaluation import score
+from timm_convattn.training.run_folder import MAY_CHANGE
+
+__all__ = ['check_metrics', 'read_results']
+
+NUMBER = (int, float)
+
+# what a report reads of a results file, and of which types it may be
+READ = {
+    'model.architecture': (str,),
+    'model.parameters': (int,),
+    'data.source': (str,),
+    'data.split': (str,),
+    'data.sha256': (str,),
+    'data.class_names': (list,),
+    'metrics.accuracy': NUMBER,
+    'metrics.macro_f1': NUMBER,
+    'metrics.weighted_f1': NUMBER,
+    'metrics.loss': NUMBER,
+    'metrics.per_class': (dict,),
+    'metrics.confusion_matrix': (list,),
+    'environment.date': (str,),
+    'environment.commit': (str, type(None)),
+    'environment.versions': (dict,),
+    'environment.hardware.processes': (int,),
+    'environment.hardware.threads': (int,),
+    'environment.hardware.cpu': (str,),
+    'environment.hardware.gpus': (list,),
+    'training.config': (dict,),
+    'training.epochs': (int,),
+    'training.seconds': NUMBER,
+}
+WORDS = {int: 'a whole number', float: 'a number', str: 'a text', list: 'a list', dict: 'a mapping', type(None): 'null'}
+
+# what the weights do not depend on, or the crops say
+FREE = (MAY_CHANGE | RESERVED) - {'epochs', 'seed'}
+
+
+def read_results(run: Run, folder: Path) -> dict[str, Any] | None:
+    """Read the results file of a run, None where it is not finished.
+
+    Args:
+        run: The run.
+        folder: The folder of all runs.
+
+    Raises:
+        InputError: If the file cannot be read or lacks something, tells of another validation split than the run's, or
+            of other options.
+    """
+    path = folder / run.name / 'results.json'
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        reason = next(_defects(record), None)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = f'{type(error).__name__}: {error}'
+    if reason is not None:
+        raise InputError(f'{path} cannot be read as results ({reason}). Remove its folder to repeat the run.')
+    found: dict[str, Any] = record
+    sha256, wanted = found['data']['sha256'], run.data.validation_sha256
+    if sha256 != wanted or found['data']['class_names'] != list(run.data.class_names):
+        raise InputError(
+            f'{path} was measured on other crops ({sha256[:12]}) than the study ({wanted[:12]}). '
+            'Remove its folder to repeat the run.'
+        )
+    differing = list(_differing_options(found, run))
+    if differing:
+        raise InputError(
+            f'{path} is of a run with other options: {", ".join(differing)}. Remove its folder to repeat the run.'
+        )
+    return found
+
+
+def _defects(record: Any) -> Iterator[str]:
+    """Say what is missing or of a wrong type."""
+    for key, kinds in READ.items():
+        value = record
+        for part in key.split('.'):
+            if not isinstance(value, dict) or part not in value:
+                yield f'it has no {key}'
+                break
+            value = value[part]
+        else:
+            if type(value) not in kinds or (type(value) is float and not math.isfinite(value)):
+                words = ' or '.join(WORDS[kind] for kind in kinds if kind is not int or float not in kinds)
+                yield f'{key} is {reprlib.repr(value)}, wanted {words}'
+    if not all(isinstance(gpu, str) for gpu in record['environment']['hardware']['gpus']):
+        yield 'environment.hardware.gpus holds other things than names'
+
+
+def _differing_options(record: dict[str, Any], run: Run) -> Iterator[str]:
+    """Say which of the options that the study gives, and its seed, the run was not made with."""
+    recorded, processes = dict(record['training']['config']), record['environment']['hardware']['processes']
+    if type(recorded.get('batch_size')) is int:
+        recorded['batch_size'] *= processes  # which share a batch
+    wanted = _options_of(tuple(options_as_args(run.options)))
+    for key in (*run.options, 'seed'):
+        value = run.seed if key == 'seed' else wanted[key]
+        if key not in FREE and recorded.get(key) != value:
+            yield f'{key} {reprlib.repr(recorded.get(key))} instead of {reprlib.repr(value)}'
+
+
+@lru_cache
+def _options_of(args: tuple[str, ...]) -> dict[str, Any]:
+    """Give what finetune.py reads off a command line, as plain values of each option's type."""
+    return flat(parse_config(args))
+
+
+def check_metrics(record: dict[str, Any], predictions: Predictions, folder: Path) -> None:
+    """Hold the metrics of a results file against what the run says of each crop.
+
+    Args:
+        record: What `read_results` gave.
+        predictions: Of the validation split.
+        folder: The folder of the run.
+
+    Raises:
+        InputError: Naming a metric that is another one.
+    """
+    for key, value in score(predictions).items():
+        said = record['metrics'].get(key)
+        if not _agree(said, value):
+            raise InputError(
+                f'{folder}: its results say {key} {reprlib.repr(said)}, its logits {reprlib.repr(value)}. '
+                'Remove the folder to repeat the run.'
+            )
+
+
+def _agree(said: Any, found: Any) -> bool:
+    """Whether two plain values are the same but for the last digits of their numbers."""
+    if isinstance(found, dict) and isinstance(said, dict):
+        return said.keys() == found.keys() and all(_agree(said[key], value) for key, value in found.items())
+    if isinstance(found, list) and isinstance(said, list):
+        return len(said) == len(found) and all(map(_agree, said, found))
+    if isinstance(found, float) and type(said) in NUMBER:
+        return math.isclose(said, found, rel_tol=1e-6, abs_tol=1e-9)
+    return type(said) is type(found) and bool(said == found)
