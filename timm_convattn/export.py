@@ -142,7 +142,7 @@ def _random_images(classifier: Classifier, batch: int, height: int, width: int) 
 
 def _write_onnx(model: nn.Module, images: Images, dynamic: bool, metadata: dict[str, Any], path: Path) -> None:
     with _quiet(), _explain_failure('ONNX', dynamic):
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             model,
             (images,),
             input_names=['images'],
@@ -153,9 +153,8 @@ def _write_onnx(model: nn.Module, images: Images, dynamic: bool, metadata: dict[
             dynamo=True,
             verbose=False,
         )
-        assert program is not None
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
-        cast(Any, program.model).metadata_props.update(texts)
+        program.model.metadata_props.update(texts)
         program.save(str(path), external_data=False)
 
 

@@ -168,7 +168,8 @@ def describe_crops(folder: Path) -> str:
     except ImportError as error:
         raise InputError(f"Crops need {error.name}: pip install 'timm-convattn[train]'.") from error
     made = built_crops(folder)
-    assert made is not None
+    if made is None:
+        raise InputError(f'{folder} holds no crops.json: it was not built by build_dataset.py.')
     rows = [
         (name, *(f'{counts[label]:,}' for label in made.class_names), f'{sum(counts.values()):,}')
         for name, counts in made.counts.items()
