@@ -10,11 +10,11 @@ from timm_convattn.benchmarks.measure import compare, growth, peak_memory
 
 def test_ratio_is_ours_over_theirs_for_each_of_what_a_call_does():
     row = compare(
-        'sleep', 'peer', lambda: (lambda: time.sleep(0.008), lambda: time.sleep(0.004)), seconds=0.1, rounds=2, per=2
+        'sleep', 'peer', lambda: (lambda: time.sleep(0.08), lambda: time.sleep(0.04)), seconds=0.1, rounds=2, per=2
     )
     assert row.ratio == pytest.approx(2, rel=0.5)
     assert (row.unit, row.case, row.peer) == ('ms', 'sleep', 'peer')
-    assert row.ours == pytest.approx(4, rel=0.5)
+    assert row.ours == pytest.approx(40, rel=0.5)
 
 
 def test_every_round_makes_both_things_anew():

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -157,7 +158,8 @@ def test_interrupted_study_goes_on_and_ends_as_if_it_had_not_been(root, studied,
         shutil.rmtree(run, ignore_errors=True)
     args = ['table2', '--scale', str(matrix_file), '--data', str(tiny_crops), '--out', str(copied)]
     command = [sys.executable, str(root / 'train_scripts' / 'reproduce.py'), *args, '--cpus-per-run', '1']
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background would not hear it
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=heard)
     wait_until(lambda: list(copied.glob('runs/a*/config.yaml')))  # the first of the two has begun
     process.send_signal(signal.SIGINT)
     process.wait(timeout=60)
