@@ -31,6 +31,13 @@ def pytest_unconfigure(config):
         shutil.rmtree(_HOME, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """What a test does to the threads of this process ends with it."""
+    yield
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope='session')
 def root():
     """The checkout."""

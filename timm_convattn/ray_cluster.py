@@ -1,6 +1,7 @@
 """Connecting to a Ray cluster, or starting one on this machine (extra `ray`)."""
 
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Any]:
     Raises:
         InputError: If Ray is not installed, is in use by this process, or has no cluster at the address.
     """
+    # a thread of Ray Data that outlives the connection must not open another one
+    os.environ.setdefault('RAY_ENABLE_AUTO_CONNECT', '0')
     try:
         import ray
     except ImportError as error:
