@@ -1,4 +1,4 @@
-"""A network that is really trained, on the embedded scenes: once for all tests of a run, however many processes."""
+"""A network that is really trained: the quickstart, once for all tests that need one, however many processes."""
 
 import os
 import shutil
@@ -12,17 +12,18 @@ FINETUNE = Path(__file__).parent.parent / 'train_scripts' / 'finetune.py'
 
 
 def trained_run() -> Path:
-    """Give the folder of a run of three epochs whose model may reject; whoever asks first trains it, for two minutes.
+    """Give the folder of the quickstart's run; whoever asks first trains it, for some minutes.
 
-    It is for slow tests. Nobody may write into it.
+    It is for slow tests. Nobody may write into it. Where CONVATTN_TRAINED names a folder it lies there and stays, for
+    the tests that are started next.
     """
-    folder = Path(os.environ['CONVATTN_TEST_HOME']) / 'trained'
+    folder = Path(os.environ.get('CONVATTN_TRAINED', Path(os.environ['CONVATTN_TEST_HOME']) / 'trained'))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix('.lock')):
         if not (folder / 'results.json').exists():  # a run writes it last
             shutil.rmtree(folder, ignore_errors=True)
-            command = [sys.executable, FINETUNE, '--output', folder]
-            command += ['--epochs', '3', '--hold-out', '0.1', '--threads', '1']
+            command = [sys.executable, '-m', 'accelerate.commands.launch', FINETUNE, '--output', folder]
+            command += ['--threads', '1'] if 'PYTEST_XDIST_WORKER' in os.environ else []  # other cores are taken
             finished = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=1200)
             assert finished.returncode == 0, finished.stderr
     return folder

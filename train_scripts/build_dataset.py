@@ -13,8 +13,9 @@ import tyro
 from timm_convattn.data.crops import build_crops, built_crops, load_crops
 from timm_convattn.data.sources import copy_scene_crops
 from timm_convattn.errors import exit_on_input_error
+from timm_convattn.figures import plot_crops
 from timm_convattn.hub.publishing import check_redistribution, check_right_to_write, publish_crops
-from timm_convattn.report import format_counts, plot_crops
+from timm_convattn.report import format_counts
 
 DATASET_CARD = Path(__file__).parent.parent / 'hub_cards' / 'dataset_card.md.jinja'
 

@@ -13,7 +13,8 @@ from PIL import Image
 from timm_convattn.data import crops as crops_module
 from timm_convattn.data.crops import build_crops, load_crops
 from timm_convattn.errors import InputError
-from timm_convattn.report import PAPER_TABLE_1, format_counts
+from timm_convattn.report import format_counts
+from timm_convattn.studies.paper import TABLE_1
 
 BOX = [10, 20, 30, 40]
 
@@ -141,7 +142,7 @@ def test_counts_of_the_starter_set_are_those_of_table_1(flir_writer, tmp_path):
         boxes = [(name, [60, 44, 5, 5] if i % 9 else [0, 0, 1, 1]) for name, n in counts.items() for i in range(n)]
         writer.split(split, [boxes[i::20] for i in range(20)])
     made = build_crops(writer.folder, tmp_path / 'out')
-    assert made.counts == PAPER_TABLE_1
+    assert made.counts == TABLE_1
     table = format_counts(made)
     assert table.count('paper, Table 1') == 2
     lines = [line.split()[-5:] for line in table.splitlines()]

@@ -35,7 +35,6 @@ def test_results_come_in_the_order_of_the_tasks(num_proc):
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_ray_cluster_builds_the_same_crops_and_names_a_broken_frame(frames, tmp_path):
     pytest.importorskip('ray', reason="needs the extra 'ray'")
     build_crops(frames.folder, tmp_path / 'here')

@@ -13,7 +13,12 @@ MATRIX = {
             'title': 'All networks (Table 2)',
             'rows': {
                 'ResNet18': {'model': 'resnet18', 'hold_out': 0.2, 'paper': 'ResNet50'},
-                'AResNet18': {'model': 'aresnet18_relmha', 'against': 'ResNet18', 'paper': 'AResNet50'},
+                'AResNet18': {
+                    'model': 'aresnet18_relmha',
+                    'start': 'ResNet18',
+                    'against': 'ResNet18',
+                    'paper': 'AResNet50',
+                },
             },
         },
         'later': {'rows': {'ResNet18': {'model': 'resnet18', 'sampling': 'balanced'}}},

@@ -26,7 +26,8 @@ from timm_convattn.studies.scheduling import Resources, execute_all  # noqa: E40
 script, out, *args = sys.argv[1:]
 cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 0, 'include_dashboard': False})
 nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-tasks = [Task(f'run{seed}', (*args, '--seed', str(seed)), script, place=out) for seed in range(3)]
+tasks = [Task(f'run{seed}', (*args, '--seed', str(seed)), script, place=out) for seed in range(2)]
+tasks.append(Task('run2', (*args, '--seed', '2'), script, place=out, after='run0'))
 
 
 def kill_a_node_that_works() -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from timm_convattn.errors import InputError
 from timm_convattn.studies.data import open_study_data
+from timm_convattn.studies.execution import task_of
 from timm_convattn.studies.matrix import read_matrix
 from timm_convattn.training.config import flat, parse_config
 
@@ -100,6 +101,23 @@ def test_a_figure_is_read_off_the_runs_of_its_row_and_its_classes(write, data):
     assert matrix.classes('table4') == ('two_class',)
 
 
+def test_what_a_run_starts_from_comes_before_it_and_is_part_of_its_name(write, data, tmp_path):
+    content = copy.deepcopy(MATRIX)
+    content['studies']['table2']['rows']['ours']['start'] = 'plain'
+    content['studies']['table2']['rows']['ours']['paper'] = 'AResNet50'
+    matrix = read_matrix(write(content))
+    plain, ours = matrix.runs('table2', 'plain', data), matrix.runs('table2', 'ours', data)
+    assert [run.start for run in ours] == plain
+    assert [run.start for run in plain] == [None, None]
+    assert ours[0].name != replace(ours[0], start=None).name
+    assert [run.name for run in matrix.all_runs('fig7', data)] == [
+        run.name for pair in zip(plain, ours, strict=True) for run in pair
+    ]
+    task = task_of(ours[0], tmp_path, tmp_path / 'finetune.py')
+    assert task.after == str(tmp_path / plain[0].name)
+    assert flat(parse_config(task.args))['init_from'] == f'local-dir:{task.after}/model'
+
+
 def test_equal_budgets_become_epochs(write, data):
     changed = copy.deepcopy(MATRIX)
     changed['options'] = {'crops_seen': 100}
@@ -171,7 +189,14 @@ def bent(path, value):
         ),
         (bent(['studies', 'table2', 'rows', 'ours', 'output'], 'x'), 'row ours: output cannot be given here'),
         (bent(['studies', 'table2', 'rows', 'ours', 'model'], '../x'), 'wanted the name of a timm model'),
-        (bent(['studies', 'table2', 'rows', 'ours', 'against'], 'nobody'), 'compares with nobody, but has plain, ours'),
+        (
+            bent(['studies', 'table2', 'rows', 'ours', 'against'], 'nobody'),
+            'names nobody, but has the rows plain, ours',
+        ),
+        (bent(['studies', 'table2', 'rows', 'ours', 'start'], 'nobody'), 'names nobody, but has the rows plain, ours'),
+        (bent(['studies', 'table2', 'rows', 'ours', 'start'], 'ours'), 'starts from itself (ours from ours)'),
+        (bent(['studies', 'table2', 'rows', 'ours', 'start'], 3), 'start is 3, wanted the name of a row'),
+        (bent(['studies', 'table2', 'rows', 'ours', 'init_from'], 'x'), 'init_from cannot be given here'),
         (bent(['studies', 'table2', 'rows', 'ours', 'crops_seen'], 5), 'both epochs and crops_seen'),
         (bent(['studies', 'table2', 'rows', 'ours'], {}), 'names no model'),
         (bent(['studies', 'a/b'], {'rows': {}}), "no study can be named 'a/b'"),

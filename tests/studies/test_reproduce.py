@@ -24,7 +24,7 @@ from timm_convattn.studies.gathering import gather
 from timm_convattn.studies.matrix import read_matrix
 from timm_convattn.studies.reporting import write_report
 from timm_convattn.studies.scheduling import Resources, execute_all
-from timm_convattn.studies.tables import markdown_table, study_table
+from timm_convattn.studies.tables import as_markdown, study_table
 
 
 @pytest.fixture
@@ -38,6 +38,13 @@ def test_every_run_is_finished_and_is_not_repeated(root, studied, matrix_file, t
     runs = sorted(path.parent for path in (studied / 'runs').glob('*/results.json'))
     assert len(runs) == 4
     assert {json.loads((run / 'results.json').read_text())['training']['config']['seed'] for run in runs} == {0, 1}
+    starts = {
+        run.name: json.loads((run / 'results.json').read_text())['training']['config']['init_from'] for run in runs
+    }
+    for name, start in starts.items():  # each from the plain network of the same seed, which was made before
+        seed = re.search(r'-s\d-', name)[0]
+        plain = next(other for other in starts if other.startswith(f'resnet18{seed}'))
+        assert start == (None if name == plain else f'local-dir:{studied / "runs" / plain / "model"}')
     before = {run: (run / 'results.json').stat().st_mtime_ns for run in runs}
     again = reproduce(root, 'table2', '--scale', matrix_file, '--data', tiny_crops, '--out', studied)
     assert again.returncode == 0, again.stderr
@@ -69,7 +76,7 @@ def test_report_names_what_it_shows_and_results_file_gives_the_same_table(copied
     assert [row['row'] for row in record['rows']] == ['ResNet18', 'AResNet18']
     assert record['rows'][1]['paper'] == {'row': 'AResNet50', 'mean': 0.9707, 'deviation': 0.0006}
     assert record['rows'][0]['runs'][0]['selection']['held_out'] > 0
-    table = markdown_table(study_table(record))
+    table = as_markdown(study_table(record))
     assert table in markdown.read_text()
     assert 'AResNet50 97.07 ± 0.06' in table
     text = page.read_text()

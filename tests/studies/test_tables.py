@@ -4,9 +4,9 @@ import pytest
 
 from timm_convattn.studies.tables import (
     Table,
+    as_markdown,
     class_table,
     format_study,
-    markdown_table,
     selection_table,
     selection_verdict,
     study_table,
@@ -157,4 +157,4 @@ def test_markdown_holds_statements_table_and_notes(record):
     assert text.startswith('- ours +0.40')
     assert '| ours | 3 | 90.00 ± 1.20 |' in text
     assert text.splitlines()[-1].startswith('Data: crops (somewhere)')
-    assert markdown_table(Table(['a', 'b'], [['1', '2']])) == '| a | b |\n| --- | ---: |\n| 1 | 2 |'
+    assert as_markdown(Table(['a', 'b'], [['1', '2']])) == '| a | b |\n| --- | ---: |\n| 1 | 2 |'

@@ -20,12 +20,14 @@ from script_runner import run_script
 from timm_convattn.data.pipeline import Normalize
 from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
+from timm_convattn.hub import pretrained_cfg
+from timm_convattn.layers import calibrate_norms
 from timm_convattn.predictions import Predictions
 from timm_convattn.rejection import load_rejection
-from timm_convattn.training import stop
+from timm_convattn.training import loop, stop
 from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
-from timm_convattn.training.networks import create_network
+from timm_convattn.training.networks import create_network, load_network
 from timm_convattn.training.run_folder import lock_path, resume_config
 from timm_convattn.training.stop import MARKS, Interrupted
 
@@ -264,6 +266,34 @@ def test_model_of_other_classes_starts_with_a_fresh_classifier(tiny_config, monk
     assert torch.equal(classifier(['person', 'vehicle', 'bicycle', 'dog']), saved['fc.weight'])
     assert not torch.equal(classifier(['dog', 'person', 'vehicle', 'bicycle']), saved['fc.weight'])
     assert classifier(['person', 'vehicle']).shape == (2, saved['fc.weight'].shape[1])
+
+
+def test_trained_backbone_starts_an_augmented_model_that_computes_the_same_and_is_calibrated(tiny_config, monkeypatch):
+    plain = finetune(tiny_config('--model', 'resnet18', '--epochs', '1'))
+    start = f'local-dir:{plain / "model"}'
+    config = tiny_config('--init-from', start, '--epochs', '1', output='augmented')
+    images = torch.rand(2, 1, 32, 32)
+    names = ['person', 'vehicle', 'bicycle', 'dog']
+    model, backbone = create_network(config.model, names, (32, 32)).eval(), load_network(start)[0].eval()
+    assert pretrained_cfg(model)['mean'] == pretrained_cfg(backbone)['mean']
+    torch.testing.assert_close(model(images), backbone(images))
+    other = create_network(config.model, ['dog', *names[:3]], (32, 32)).eval()  # a fresh classifier
+    torch.testing.assert_close(other.forward_features(images), model.forward_features(images))
+    assert not torch.equal(other.get_classifier().weight, model.get_classifier().weight)
+
+    set_norms = []
+    monkeypatch.setattr(loop, 'calibrate_norms', lambda *args: set_norms.append(calibrate_norms(*args)))
+    run = finetune(config)
+    assert set_norms == [3]  # of two forms and a transition
+    saved = json.loads((run / 'model' / 'config.json').read_text())
+    assert str(plain) not in json.dumps(saved)
+
+
+def test_backbone_of_another_family_is_refused_as_a_start(tiny_config):
+    run = finetune(tiny_config('--model', 'resnet18', '--epochs', '1'))
+    args = ['--model', 'avgg11_relmha', '--init-from', f'local-dir:{run / "model"}']
+    with pytest.raises(InputError, match=r'avgg11_relmha could not be created .*does not fit this model'):
+        finetune(tiny_config(*args, output='other'))
 
 
 def test_tensorboard_gets_the_log(tiny_config):

@@ -12,10 +12,10 @@ from PIL import Image
 import timm_convattn  # noqa: F401
 from timm_convattn.data.store import open_store, store_path
 from timm_convattn.errors import InputError
+from timm_convattn.figures import plot_confusion_matrix
 from timm_convattn.files import explain_full_disk, file_beside, fresh_folder, renewed_folder, write_json
 from timm_convattn.hub import model_data_config, save_model
 from timm_convattn.predictions import Predictions
-from timm_convattn.report import plot_confusion_matrix
 
 resource = pytest.importorskip('resource')
 

@@ -83,7 +83,6 @@ def test_only_the_main_process_writes_but_for_the_random_states_of_the_other(two
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.parametrize('batch_size', [2, 128])
 def test_two_processes_evaluate_every_crop_once_in_its_order(two, root, tmp_path, batch_size):
     folder, _ = two  # 11 crops: neither batch size shares them evenly
@@ -104,7 +103,6 @@ def data_of(folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_two_processes_train_as_one_does_on_the_same_batches(root, tiny_crops, tmp_path):
     # a network without batch norms, whose batches are all that the processes share
     options = ['--model', 'vit_tiny_patch16_224', '--model-args', 'patch_size=8', 'depth=2', '--data', tiny_crops]
@@ -128,7 +126,6 @@ def test_two_processes_train_as_one_does_on_the_same_batches(root, tiny_crops, t
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='processes are found in /proc')
 def test_a_process_that_dies_ends_the_run_and_its_checkpoints_go_on(root, tiny_crops, tmp_path):
     run = tmp_path / 'run'
@@ -156,7 +153,6 @@ def test_a_process_that_dies_ends_the_run_and_its_checkpoints_go_on(root, tiny_c
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_an_error_in_one_process_ends_the_run_with_its_sentence(root, tmp_path):
     good = io.BytesIO()
     Image.new('L', (9, 9)).save(good, 'PNG')
@@ -174,7 +170,6 @@ def test_an_error_in_one_process_ends_the_run_with_its_sentence(root, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='processes are found in /proc')
 @pytest.mark.parametrize(('launch', 'status'), [(ONE, -signal.SIGTERM), (TWO, 1)], ids=['one', 'two'])
 def test_sigterm_to_the_launcher_alone_saves_leaves_no_process_and_goes_on_as_if_nothing_had_been(
@@ -230,7 +225,6 @@ def environment(pid: int) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.parametrize(
     ('launch', 'args', 'message'),
     [
@@ -268,7 +262,6 @@ TINY = ['--model', 'convattn', '--model-args', 'backbone=resnet10t', '--img-size
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_fsdp_trains_saves_whole_weights_and_resumes(root, tiny_crops, tmp_path):
     launch = [*LAUNCH[:3], '--config_file', CONFIGURATIONS / 'fsdp.yaml', '--num_processes', '2']
     launch = [*map(str, launch), '--mixed_precision', 'no', '--main_process_port', '0']
@@ -303,7 +296,6 @@ exit $status
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_slurm_script_starts_a_run_of_two_nodes_and_goes_on_with_it(root, tiny_crops, tmp_path):
     tools = {'srun': FAKE_SLURM, 'scontrol': '#!/bin/bash\necho 127.0.0.1\necho 127.0.0.2\n'}
     for name, text in tools.items():

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from timm_convattn.cli.pictures import Picture
-from timm_convattn.cli.tables import format_row
 from timm_convattn.data.flir import Box
 from timm_convattn.inference import Prediction
+from timm_convattn.tables import format_row
 
 __all__ = ['CsvRows', 'JsonRows', 'Row', 'Rows', 'TableRows']
 

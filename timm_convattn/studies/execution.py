@@ -29,6 +29,8 @@ class Task:
     place: str
     """Where relative paths start."""
     processes: int = 1
+    after: str | None = None
+    """Folder of the run whose weights it starts from."""
 
     @property
     def folder(self) -> Path:
@@ -107,8 +109,11 @@ def task_of(run: Run, folder: Path, script: Path, processes: int = 1) -> Task:
     Raises:
         InputError: If they cannot share them equally.
     """
-    args = tuple(run.args(processes))
-    return Task(str(folder / run.name), args, str(script.resolve()), str(Path.cwd()), processes)
+    args, after = run.args(processes), None
+    if run.start is not None:
+        after = str(folder / run.start.name)
+        args += ['--init-from', f'local-dir:{after}/model']
+    return Task(str(folder / run.name), tuple(args), str(script.resolve()), str(Path.cwd()), processes, after)
 
 
 def log_path(folder: Path) -> Path:

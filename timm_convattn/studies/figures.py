@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from timm_convattn.explain import attention_maps
 from timm_convattn.selective import reliability
 from timm_convattn.studies.selection import Selection
-from timm_convattn.studies.tables import SCORES
+from timm_convattn.studies.tables import NAMES
 
 __all__ = [
     'Picture',
@@ -91,7 +91,7 @@ def draw_scores(record: dict[str, Any]) -> Figure:
         axes.grid(axis='x', color='#e5e7eb')
         axes.set_axisbelow(True)
         axes.xaxis.set_major_formatter(lambda value, _: f'{100 * value:g}%')
-        axes.set_xlabel(SCORES[score] + (', diamonds: the paper on FLIR' if any(row['paper'] for row in rows) else ''))
+        axes.set_xlabel(NAMES[score] + (', diamonds: the paper on FLIR' if any(row['paper'] for row in rows) else ''))
     return figure
 
 

@@ -15,7 +15,8 @@
       fig10:
         grid: {of: {model: aresnet50_relmha}, num_heads: [1, 8], qk_ratio: [0.125, 1]}   # a row each
 
-`against` names the row that one is compared with, `paper` the row of the paper's table whose figure is shown beside it.
+`against` names the row that one is compared with, `paper` the row of the paper's table whose figure is shown beside it,
+`start` the row whose finished run of the same seed gives the weights that one starts from.
 Options are those of `train_scripts/finetune.py`, which takes what is not given from its quickstart recipe, and
 `crops_seen`: as many epochs as it takes to see so many crops, so that runs on data sets of different sizes get the same
 budget.
@@ -43,7 +44,7 @@ __all__ = ['PARTS', 'Matrix', 'Row', 'Run', 'Study', 'read_matrix']
 VERSION = 1  # counts up with every change of what the same options lead to, in code or quickstart: all is made anew
 
 # what a matrix does not say: where crops and runs lie, and what the weights do not depend on
-RESERVED = {'data', 'data_config', 'output', 'seed', 'resume', 'config', 'threads', 'push_to_hub'}
+RESERVED = {'data', 'data_config', 'output', 'seed', 'resume', 'config', 'threads', 'push_to_hub', 'init_from'}
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Row:
     """The row that it is compared with."""
     paper: str | None = None
     """The row of the paper's table that it stands for."""
+    start: str | None = None
+    """The row whose weights it starts from, seed by seed."""
 
 
 # Tables and figures that are read off the runs of another study, or off the crops alone: of which study, on which
@@ -91,17 +94,20 @@ class Run:
     data: StudyData
     seed: int
     options: Mapping[str, Any]
-    """Options of finetune.py that are given, but for data, seed and folder."""
+    """Options of finetune.py that are given, but for data, seed, folder and start."""
+    start: 'Run | None' = None
+    """The run whose weights it starts from."""
 
     @property
     def name(self) -> str:
         """Name the run by its model, its seed, and a hash of everything that its result depends on."""
         identity = {'version': VERSION, 'data': self.data.sha256, 'seed': self.seed, 'options': dict(self.options)}
+        identity |= {} if self.start is None else {'start': self.start.name}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         return f'{self.options["model"]}-s{self.seed}-{digest[:12]}'
 
     def args(self, processes: int = 1) -> list[str]:
-        """Give the command line of finetune.py that makes the run, but for its folder.
+        """Give the command line of finetune.py that makes the run, but for its folder and where its weights start.
 
         Args:
             processes: That share its batches, which stay as large as they are with one.
@@ -142,23 +148,35 @@ class Matrix:
         return (PARTS[name][1],) if name in PARTS else self.study(name).classes
 
     def runs(self, study: str, row: str, data: StudyData) -> list[Run]:
-        """Give the runs of a row, one a seed."""
+        """Give the runs of a row, one a seed, each with the one that it starts from."""
         chosen = self.study(study)
         options = dict(chosen.rows[row].options)
         crops_seen = options.pop('crops_seen', None)
         if crops_seen is not None:
             options['epochs'] = max(1, round(crops_seen / data.num_train))
-        return [Run(data, seed, options) for seed in chosen.seeds]
+        start = chosen.rows[row].start
+        starts = [None] * len(chosen.seeds) if start is None else self.runs(study, start, data)
+        return [Run(data, seed, options, start) for seed, start in zip(chosen.seeds, starts, strict=True)]
 
     def all_runs(self, name: str, data: StudyData) -> Iterator[Run]:
-        """Give the runs of a study, or of a part of one, a whole seed of all rows before the next seed."""
+        """Give the runs of a study, or of a part of one, a whole seed of all rows before the next seed.
+
+        What a run starts from comes before it, whether or not its row is asked for.
+        """
         study, _, papers = PARTS.get(name, (name, None, None))
         if study is None:
             return
         chosen = self.study(study).rows
         rows = [self.runs(study, row, data) for row, told in chosen.items() if papers is None or told.paper in papers]
         for of_one_seed in zip(*rows, strict=True):
-            yield from of_one_seed
+            for run in of_one_seed:
+                yield from _with_starts(run)
+
+
+def _with_starts(run: Run) -> Iterator[Run]:
+    if run.start is not None:
+        yield from _with_starts(run.start)
+    yield run
 
 
 def read_matrix(path: Path) -> Matrix:
@@ -186,9 +204,11 @@ def read_matrix(path: Path) -> Matrix:
             str(row): _row({**common, **_mapping(given, f'{where}, row {row}')}, f'{where}, row {row}')
             for row, given in given_rows.items()
         }
-        unknown = {row.against for row in rows.values()} - rows.keys() - {None}
+        unknown = {name for row in rows.values() for name in (row.against, row.start)} - rows.keys() - {None}
         if unknown:
-            raise InputError(f'{where} compares with {", ".join(map(str, unknown))}, but has {", ".join(rows)}.')
+            raise InputError(f'{where} names {", ".join(map(str, unknown))}, but has the rows {", ".join(rows)}.')
+        for row in rows:
+            _check_start(row, rows, where)
         seeds = _seeds(entry.get('seeds', content.get('seeds')), where)
         classes, score = entry.get('classes', ['four_class']), entry.get('score', 'accuracy')
         if score not in list(SCORES):
@@ -232,12 +252,22 @@ def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
 
 
 def _row(given: dict[str, Any], where: str) -> Row:
-    options = {key: value for key, value in given.items() if key not in ('against', 'paper')}
+    names = {key: given.get(key) for key in ('against', 'paper', 'start')}
+    options = {key: value for key, value in given.items() if key not in names}
     _check_options(options, where)
-    against, paper = given.get('against'), given.get('paper')
-    if not all(name is None or isinstance(name, str) for name in (against, paper)):
-        raise InputError(f'{where}: against and paper name rows, but are {reprlib.repr((against, paper))}.')
-    return Row(options, against, paper)
+    for key, name in names.items():
+        if not (name is None or isinstance(name, str)):
+            raise InputError(f'{where}: {key} is {reprlib.repr(name)}, wanted the name of a row.')
+    return Row(options, **names)
+
+
+def _check_start(row: str, rows: Mapping[str, Row], where: str) -> None:
+    """Refuse a row that starts from itself, over whatever other rows."""
+    passed = [row]
+    while (start := rows[passed[-1]].start) is not None:
+        if start in passed:
+            raise InputError(f'{where}: row {row} starts from itself ({" from ".join([*passed, start])}).')
+        passed.append(start)
 
 
 def _check_options(options: dict[str, Any], where: str) -> None:

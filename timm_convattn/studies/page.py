@@ -11,7 +11,7 @@ from timm_convattn.files import write_bytes, write_text
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.figures import Picture
 from timm_convattn.studies.sections import Section
-from timm_convattn.studies.tables import Table, markdown_table
+from timm_convattn.studies.tables import Table, as_markdown
 
 __all__ = ['Chapter', 'Report', 'write_html', 'write_markdown']
 
@@ -63,7 +63,7 @@ def write_markdown(report: Report, path: Path) -> None:
 
 def _block(block: Table | Picture, folder: Path, name: str) -> str:
     if isinstance(block, Table):
-        return markdown_table(block)
+        return as_markdown(block)
     file = folder / f'{name}.{block.ending}'
     write_bytes(file, block.content)
     return f'![{block.caption}]({folder.name}/{file.name})'

@@ -56,6 +56,7 @@ def _row_record(findings: Findings, name: str, difference: Difference | None) ->
         'paper': None if published is None else {'row': row.paper, 'mean': published[0], 'deviation': published[1]},
         **{score: _summary(values) for score, values in scores.items()},
         'against': row.against,
+        'start': row.start,
         'difference': None if difference is None else _difference_record(difference),
         'per_class_f1': _per_class_f1(runs),
         'runs': [_run_record(run) for run in runs],

@@ -5,7 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,7 +64,7 @@ def execute_all(
     """Execute tasks and give how each ended, as they end.
 
     Args:
-        tasks: What to execute. Those that are finished already end at once.
+        tasks: What to execute, each behind the one that it starts from. Those that are finished already end at once.
         resources: What they share.
         engine: 'ray' for a cluster whose nodes see the same files under the same paths.
         address: Of the cluster. None: one that is started on this machine.
@@ -92,8 +92,12 @@ def _on_this_machine(tasks: Sequence[Task], resources: Resources, deadline: floa
     for job in range(resources.jobs):
         places.put([str(index) for index in range(job * wanted, (job + 1) * wanted)])
     interrupted = threading.Event()
+    futures: dict[str, Future[Outcome]] = {}
 
     def execute(task: Task) -> Outcome:
+        if task.after in futures:  # handed in before this one, so that a thread has it already
+            wait([futures[task.after]])
+
         def stop() -> bool:
             return interrupted.is_set() or _is_past(deadline)
 
@@ -104,9 +108,10 @@ def _on_this_machine(tasks: Sequence[Task], resources: Resources, deadline: floa
             places.put(place)
 
     with ThreadPoolExecutor(resources.jobs) as pool:
-        futures = [pool.submit(execute, task) for task in tasks]
+        for task in tasks:
+            futures[task.name] = pool.submit(execute, task)
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures.values()):
                 yield future.result()
         finally:
             interrupted.set()
@@ -126,12 +131,15 @@ def _on_ray(
 
         # a task whose node dies is begun anew on another one, and goes on from its newest checkpoint
         @ray.remote(num_cpus=processors, num_gpus=wanted, max_retries=-1)
-        def execute(task: Task) -> Outcome:
+        def execute(task: Task, after: Outcome | None) -> Outcome:  # Ray waits for the second one
             gpus: list[str] | None = None if wanted else []  # Ray chooses them
             threads = None if wanted else processors
             return _outcome(task, lambda: _is_past(deadline), threads=threads, gpus=gpus)
 
-        waiting = [execute.remote(task) for task in tasks]
+        references: dict[str, Any] = {}
+        for task in tasks:
+            references[task.name] = execute.remote(task, references.get(task.after or ''))
+        waiting = list(references.values())
         try:
             while waiting:
                 done, waiting = ray.wait(waiting)

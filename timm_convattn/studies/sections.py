@@ -10,8 +10,8 @@ import torch
 from matplotlib.figure import Figure
 
 from timm_convattn.errors import InputError
+from timm_convattn.figures import draw_confusion_matrix, draw_crops, draw_predicted, rejected_crops
 from timm_convattn.hub import model_data_config
-from timm_convattn.report import PAPER_TABLE_1, draw_confusion_matrix, draw_crops, draw_predicted, rejected_crops
 from timm_convattn.selective import confidence
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.figures import (
@@ -25,7 +25,7 @@ from timm_convattn.studies.figures import (
     draw_scores,
 )
 from timm_convattn.studies.gathering import Findings, FinishedRun
-from timm_convattn.studies.paper import FINDINGS, TABLE_4
+from timm_convattn.studies.paper import FINDINGS, TABLE_1, TABLE_4
 from timm_convattn.studies.records import study_record
 from timm_convattn.studies.selection import WANTED_RISKS, Selection, select
 from timm_convattn.studies.tables import Table, class_table, selection_table, selection_verdict, study_table, verdict
@@ -55,7 +55,7 @@ def data_sections(data: StudyData) -> Iterator[Section]:
     rows = [
         [split, *(f'{counts[name]:,}' for name in names), f'{totals[split]:,}'] for split, counts in data.counts.items()
     ]
-    for split, published in PAPER_TABLE_1.items():
+    for split, published in TABLE_1.items():
         of_classes = [published[name] for name in names]
         rows.append([f"the paper's {split}", *(f'{count:,}' for count in of_classes), f'{sum(of_classes):,}'])
     counts = Table(['crops', *names, 'all'], rows)

@@ -4,18 +4,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from timm_convattn.tables import markdown_table
+
 __all__ = [
     'Table',
+    'as_markdown',
     'class_table',
     'format_study',
-    'markdown_table',
     'selection_table',
     'selection_verdict',
     'study_table',
     'verdict',
 ]
 
-SCORES = {'accuracy': 'accuracy', 'macro_f1': 'macro F1'}
+NAMES = {'accuracy': 'accuracy', 'macro_f1': 'macro F1'}  # of what rows are compared by, for people
 SHORT = {'accuracy': 'accuracy', 'macro_f1': 'F1'}  # for the heads of columns
 
 
@@ -30,16 +32,14 @@ class Table:
     """Rows that a reader should see first."""
 
 
-def markdown_table(table: Table) -> str:
+def as_markdown(table: Table) -> str:
     """Show a table in Markdown, the first column to the left and the others to the right."""
-    lines = [table.header, ['---', *['---:'] * (len(table.header) - 1)], *table.rows]
-    text = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-    return '\n\n'.join([text, *table.notes])
+    return '\n\n'.join([markdown_table(table.header, table.rows, right=range(1, len(table.header))), *table.notes])
 
 
 def format_study(record: dict[str, Any]) -> str:
     """Show a study in Markdown: what was found, and the table."""
-    return '\n\n'.join(['\n'.join(f'- {said}' for said in verdict(record)), markdown_table(study_table(record))])
+    return '\n\n'.join(['\n'.join(f'- {said}' for said in verdict(record)), as_markdown(study_table(record))])
 
 
 def study_table(record: dict[str, Any]) -> Table:
@@ -199,6 +199,9 @@ def _notes(record: dict[str, Any]) -> list[str]:
             if unfinished > 1
             else 'One run of this study is not finished.'
         )
+    started = [f'{row["row"]} from {row["start"]}' for row in record['rows'] if row.get('start')]
+    if started:
+        notes.append(f'Trained weights that rows start from, seed by seed: {", ".join(started)}.')
     if record['rows_without_runs']:
         notes.append(f'No finished run yet: {", ".join(record["rows_without_runs"])}.')
     return [*notes, *(f'Left out: {problem}' for problem in record['problems'])]

@@ -67,7 +67,8 @@ class ModelConfig:
     calibrate: int = 8
     """Batches that a pretrained start takes the statistics of its new batch norms from. 0: they start plain."""
     init_from: str | None = None
-    """Start from the weights of this model: local-dir:RUN/model or hf-hub:owner/name."""
+    """Start from the weights of this model: local-dir:RUN/model or hf-hub:owner/name. One of ours also starts from a
+    trained backbone (aresnet18_relmha from a resnet18), and computes at first what that does."""
     in_chans: Literal[1, 3] = 3
     """Channels of the input: 1 for grey, 3 for grey three times."""
     mean: tuple[float, ...] | None = None

@@ -14,11 +14,12 @@ from accelerate.utils import set_seed
 from timm_convattn.data.sources import class_names_of, hold_out_frames, open_crops
 from timm_convattn.data.streams import open_stream
 from timm_convattn.errors import InputError
+from timm_convattn.figures import plot_confusion_matrix
 from timm_convattn.files import explain_full_disk, file_beside, renewed_folder, write_json
 from timm_convattn.hub import model_data_config, save_model
 from timm_convattn.hub.publishing import check_right_to_write
 from timm_convattn.rejection import Rejection
-from timm_convattn.report import format_metrics, plot_confusion_matrix
+from timm_convattn.report import format_metrics
 from timm_convattn.training.config import Config, DataConfig, flat
 from timm_convattn.training.evaluation import evaluation_loader, evaluation_record, predict, use_threads
 from timm_convattn.training.loop import Training

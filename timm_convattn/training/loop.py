@@ -93,7 +93,7 @@ class Training:
             loader, self.sampler = _training_loader(config, self.train_crops, data_config, accelerator.num_processes)
         if min(config.train.batch_size, len(self.train_crops)) == 1:
             _check_batches_of_one(model, data_config)
-        if config.model.pretrained and config.model.calibrate:
+        if (config.model.pretrained or config.model.init_from) and config.model.calibrate:
             self._calibrate(model, loader)
         validation = evaluation_loader(crops['validation'], data_config, num_workers=config.data.num_workers)
         if config.run.channels_last:

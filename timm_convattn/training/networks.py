@@ -37,20 +37,41 @@ def create_network(config: 'ModelConfig', class_names: list[str], img_size: tupl
     if config.init_from and not config.init_from.startswith(('local-dir:', 'hf-hub:', 'hf_hub:')):
         raise InputError(f'init_from is {name!r}, wanted local-dir:FOLDER or hf-hub:OWNER/NAME.')
     _check_name(name)
-    model = _create(
-        name,
-        pretrained=config.pretrained or config.init_from is not None,
+    given = dict(
         img_size=img_size,
         num_classes=len(class_names),
         in_chans=config.in_chans,
         drop_rate=config.drop_rate,
         **_model_args(config.model_args),
     )
+    if config.init_from and (backbone := _backbone_cfg(config.init_from, config.model)) is not None:
+        return _augment(config.init_from, backbone, config.model, class_names, given)
+    model = _create(name, pretrained=config.pretrained or config.init_from is not None, **given)
     architecture = pretrained_cfg(model)['architecture']
     if architecture != config.model.split('.')[0]:
         raise InputError(f'{name} holds an {architecture}, but model is {config.model}: give --model {architecture}.')
     if config.init_from and pretrained_cfg(model).get('label_names', class_names) != class_names:
         cast(Any, model).reset_classifier(len(class_names))
+    return model
+
+
+def _backbone_cfg(name: str, model: str) -> dict[str, Any] | None:
+    """Give the configuration of saved weights that one of our models can take for its backbone's, None for others."""
+    if model.split('.')[0] not in timm.list_models(module=MODULES):
+        return None
+    cfg = pretrained_cfg(sketch_model(name))
+    is_backbone = cfg['architecture'] not in timm.list_models(module=MODULES)
+    return cfg if is_backbone else None
+
+
+def _augment(name: str, cfg: dict[str, Any], model_name: str, class_names: list[str], given: dict[str, Any]) -> Any:
+    """Put a trained backbone's weights into a model of ours, which computes what the backbone does."""
+    weights = _fetch_weights(name)
+    overlay = {'file': str(weights), **{key: cfg[key] for key in ('num_classes', 'input_size', 'mean', 'std')}}
+    model = cast(Any, _create(model_name, pretrained=True, pretrained_cfg_overlay=overlay, **given))
+    check_weights(cast(Path, weights), model, name)
+    if cfg.get('label_names', class_names) != class_names:
+        model.reset_classifier(len(class_names))
     return model
 
 

@@ -1,0 +1,150 @@
+"""Crops and results as pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure  # not pyplot: figures go to files, and a notebook keeps its own backend
+
+from timm_convattn.predictions import Predictions
+
+__all__ = [
+    'draw_confusion_matrix',
+    'draw_crops',
+    'draw_predicted',
+    'draw_sheet',
+    'plot_confusion_matrix',
+    'plot_crops',
+    'rejected_crops',
+]
+
+
+def plot_confusion_matrix(record: dict[str, Any], path: Path) -> None:
+    """Draw the confusion matrix of a results file to a PNG.
+
+    Args:
+        record: What `evaluation_record` gives.
+        path: The PNG to write.
+    """
+    draw_confusion_matrix(record).savefig(path, dpi=120)
+
+
+def draw_confusion_matrix(record: dict[str, Any]) -> Figure:
+    """Draw the confusion matrix of a results file: true classes in rows, predicted ones in columns, shares as colours.
+
+    Args:
+        record: What `evaluation_record` gives.
+    """
+    data, metrics = record['data'], record['metrics']
+    class_names, counts = data['class_names'], np.asarray(metrics['confusion_matrix'])
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    figure = Figure(figsize=(1.6 + 1.1 * len(counts), 1.4 + 0.9 * len(counts)), layout='constrained')
+    axes = figure.subplots()
+    axes.imshow(shares, cmap='Blues', vmin=0, vmax=1, aspect='auto')
+    for row, column in np.ndindex(*counts.shape):
+        text = f'{counts[row, column]:,}\n{shares[row, column]:.1%}' if totals[row, 0] else '-'
+        axes.text(column, row, text, ha='center', va='center', color='white' if shares[row, column] > 0.5 else 'black')
+    names = [name if total else f'{name}\n(no sample)' for name, total in zip(class_names, totals[:, 0], strict=True)]
+    axes.set_xticks(range(len(counts)), class_names)
+    axes.set_yticks(range(len(counts)), names)
+    axes.set_xlabel('predicted')
+    axes.set_ylabel('true')
+    title = f'{record["model"]["architecture"]} on {data["source"]}, {data["split"]}: accuracy'
+    axes.set_title(f'{title} {metrics["accuracy"]:.2%}', wrap=True)
+    return figure
+
+
+def plot_crops(crops: Any, path: Path, per_class: int = 12, seed: int = 0) -> None:
+    """Draw a sheet of crops as `draw_crops` does to a PNG."""
+    draw_crops(crops, per_class, seed).savefig(path, dpi=120)
+
+
+def draw_crops(crops: Any, per_class: int = 12, seed: int = 0) -> Figure:
+    """Draw a sheet of randomly chosen crops, one row for each class that has any (as the paper's Fig. 5).
+
+    Args:
+        crops: A `datasets.Dataset` with columns `image` and `label`.
+        per_class: Crops in a row.
+        seed: Seed of the choice.
+    """
+    labels = np.asarray(crops['label'])
+    names = crops.features['label'].names
+    present = [index for index in range(len(names)) if (labels == index).any()]
+    rng = np.random.default_rng(seed)
+    chosen = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in present]
+    rows = {
+        names[label]: [np.asarray(crops[int(index)]['image'].convert('L')) for index in indices]
+        for label, indices in zip(present, chosen, strict=True)
+    }
+    return draw_sheet(rows, per_class)
+
+
+def rejected_crops(
+    predictions: Predictions, sureness: npt.NDArray[np.float64], threshold: float, columns: int
+) -> dict[str, list[int]]:
+    """Choose the crops of each true class that a model is least sure of, among those below a threshold.
+
+    Args:
+        predictions: What it says of a split.
+        sureness: (N,) how sure it is.
+        threshold: The confidence from which on it answers.
+        columns: Crops of each class at most.
+
+    Returns:
+        Class -> indices of crops; classes without any are left out.
+    """
+    chosen = {}
+    for label, name in enumerate(predictions.class_names):
+        below = np.flatnonzero((predictions.labels == label) & (sureness < threshold))
+        chosen[name] = below[np.argsort(sureness[below])][:columns].tolist()
+    return {name: indices for name, indices in chosen.items() if indices}
+
+
+def draw_predicted(
+    crops: Any, predictions: Predictions, sureness: npt.NDArray[np.float64], rows: dict[str, list[int]], columns: int
+) -> Figure:
+    """Draw crops with what a model takes them for and how sure it is.
+
+    Args:
+        crops: The split, a `datasets.Dataset` with a column `image`.
+        predictions: What the model says of it.
+        sureness: (N,) how sure it is.
+        rows: What stands before each row, and the indices of its crops.
+        columns: Crops that a row has room for.
+    """
+
+    def caption(index: int) -> str:
+        return f'{predictions.class_names[predictions.predicted[index]]}\n{sureness[index]:.0%}'
+
+    pictures = {
+        name: [np.asarray(crops[index]['image'].convert('L')) for index in indices] for name, indices in rows.items()
+    }
+    return draw_sheet(
+        pictures, columns, {name: [caption(index) for index in indices] for name, indices in rows.items()}
+    )
+
+
+def draw_sheet(rows: dict[str, list[npt.NDArray[np.uint8]]], columns: int, captions: Any = None) -> Figure:
+    """Draw grey pictures of any sizes as rows of squares.
+
+    Args:
+        rows: What stands before each row, and its pictures (H, W).
+        columns: Pictures that a row has room for.
+        captions: What stands below the pictures, in the same rows; nothing if None.
+    """
+    figure = Figure(figsize=(columns, (1.1 if captions is None else 1.45) * len(rows)), layout='constrained')
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (name, pictures) in zip(grid, rows.items(), strict=True):
+        line[0].set_ylabel(name)
+        for axes in line:
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_frame_on(False)
+        for place, (axes, picture) in enumerate(zip(line, pictures, strict=False)):
+            axes.imshow(picture, cmap='gray', vmin=0, vmax=255, aspect='auto')
+            axes.set_box_aspect(1)
+            if captions is not None:
+                axes.set_xlabel(captions[name][place], fontsize=7)
+    return figure
