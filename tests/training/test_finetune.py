@@ -278,7 +278,7 @@ def test_trained_backbone_starts_an_augmented_model_that_computes_the_same_and_i
     assert pretrained_cfg(model)['mean'] == pretrained_cfg(backbone)['mean']
     torch.testing.assert_close(model(images), backbone(images))
     other = create_network(config.model, ['dog', *names[:3]], (32, 32)).eval()  # a fresh classifier
-    torch.testing.assert_close(other.forward_features(images), model.forward_features(images))
+    torch.testing.assert_close(*(net.forward_features(images)[:, :512] for net in (other, model)))
     assert not torch.equal(other.get_classifier().weight, model.get_classifier().weight)
 
     set_norms = []

@@ -64,14 +64,16 @@ def _backbone_cfg(name: str, model: str) -> dict[str, Any] | None:
     return cfg if is_backbone else None
 
 
-def _augment(name: str, cfg: dict[str, Any], model_name: str, class_names: list[str], given: dict[str, Any]) -> Any:
+def _augment(
+    name: str, cfg: dict[str, Any], model_name: str, class_names: list[str], given: dict[str, Any]
+) -> nn.Module:
     """Put a trained backbone's weights into a model of ours, which computes what the backbone does."""
     weights = _fetch_weights(name)
     overlay = {'file': str(weights), **{key: cfg[key] for key in ('num_classes', 'input_size', 'mean', 'std')}}
-    model = cast(Any, _create(model_name, pretrained=True, pretrained_cfg_overlay=overlay, **given))
+    model = _create(model_name, pretrained=True, pretrained_cfg_overlay=overlay, **given)
     check_weights(cast(Path, weights), model, name)
     if cfg.get('label_names', class_names) != class_names:
-        model.reset_classifier(len(class_names))
+        cast(Any, model).reset_classifier(len(class_names))
     return model
 
 
