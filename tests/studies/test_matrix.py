@@ -116,6 +116,11 @@ def test_what_a_run_starts_from_comes_before_it_and_is_part_of_its_name(write, d
     task = task_of(ours[0], tmp_path, tmp_path / 'finetune.py')
     assert task.after == str(tmp_path / plain[0].name)
     assert flat(parse_config(task.args))['init_from'] == f'local-dir:{task.after}/model'
+    kept = tmp_path / plain[0].name / 'results.json'
+    kept.parent.mkdir()
+    kept.touch()
+    with pytest.raises(InputError, match='kept without weights'):
+        task_of(ours[0], tmp_path, tmp_path / 'finetune.py')
 
 
 def test_equal_budgets_become_epochs(write, data):

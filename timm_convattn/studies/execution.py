@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from timm_convattn.errors import InputError
 from timm_convattn.studies import supervise
 from timm_convattn.studies.matrix import Run
 from timm_convattn.training.run_folder import lock_path
@@ -107,13 +108,23 @@ def task_of(run: Run, folder: Path, script: Path, processes: int = 1) -> Task:
         processes: That share the batches of the run.
 
     Raises:
-        InputError: If they cannot share them equally.
+        InputError: If they cannot share them equally, or what the run starts from is finished but has no weights.
     """
-    args, after = run.args(processes), None
-    if run.start is not None:
-        after = str(folder / run.start.name)
-        args += ['--init-from', f'local-dir:{after}/model']
-    return Task(str(folder / run.name), tuple(args), str(script.resolve()), str(Path.cwd()), processes, after)
+
+    def make(run: Run, *args: str, after: str | None = None) -> Task:
+        given = (*run.args(processes), *args)
+        return Task(str(folder / run.name), given, str(script.resolve()), str(Path.cwd()), processes, after)
+
+    if run.start is None:
+        return make(run)
+    start = make(run.start)
+    weights = folder / run.start.name / 'model'
+    task = make(run, '--init-from', f'local-dir:{weights}', after=start.name)
+    if start.is_finished and not weights.is_dir() and not task.is_finished:
+        raise InputError(
+            f'{start.name} was kept without weights, which {run.name} starts from. Remove it to repeat it.'
+        )
+    return task
 
 
 def log_path(folder: Path) -> Path:
