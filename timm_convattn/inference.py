@@ -24,8 +24,8 @@ from timm_convattn.data.images import decode_image
 from timm_convattn.errors import InputError
 from timm_convattn.hub import model_data_config
 from timm_convattn.hub.loading import fetch_beside
+from timm_convattn.networks import full_name, label_names, load_model
 from timm_convattn.rejection import FILE_NAME, Rejection, load_rejection
-from timm_convattn.training.networks import full_name, label_names, load_model
 
 if TYPE_CHECKING:
     from timm_convattn.explain import Explanation

@@ -15,12 +15,12 @@ from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError, exit_on_input_error
 from timm_convattn.figures import draw_predicted, plot_confusion_matrix, rejected_crops
 from timm_convattn.files import write_json
+from timm_convattn.networks import load_network
 from timm_convattn.predictions import Predictions
 from timm_convattn.rejection import Rejection, load_rejection
 from timm_convattn.report import format_metrics, format_rejection
 from timm_convattn.selective import confidence, selective_metrics
 from timm_convattn.training.evaluation import BATCH_SIZE, evaluation_record, use_threads
-from timm_convattn.training.networks import load_network
 from timm_convattn.training.processes import join_processes
 
 COLUMNS = 12  # crops of each class that are drawn

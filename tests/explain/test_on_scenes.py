@@ -8,7 +8,7 @@ from silhouettes import draw_crops
 from trained import trained_run
 
 from timm_convattn.explain import explain
-from timm_convattn.training.networks import load_network
+from timm_convattn.networks import load_network
 
 pytestmark = pytest.mark.slow
 

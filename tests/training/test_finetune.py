@@ -22,12 +22,13 @@ from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
 from timm_convattn.hub import pretrained_cfg
 from timm_convattn.layers import calibrate_norms
+from timm_convattn.networks import load_network
 from timm_convattn.predictions import Predictions
 from timm_convattn.rejection import load_rejection
 from timm_convattn.training import loop, stop
 from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
-from timm_convattn.training.networks import create_network, load_network
+from timm_convattn.training.networks import create_network
 from timm_convattn.training.run_folder import lock_path, resume_config
 from timm_convattn.training.stop import MARKS, Interrupted
 

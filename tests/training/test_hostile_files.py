@@ -24,12 +24,12 @@ from timm_convattn.data.crops import built_crops
 from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
 from timm_convattn.hub import model_data_config, save_model
+from timm_convattn.networks import load_network
 from timm_convattn.predictions import Predictions
 from timm_convattn.rejection import Rejection
 from timm_convattn.studies.matrix import read_matrix
 from timm_convattn.training.config import Config, parse_config
 from timm_convattn.training.finetune import finetune
-from timm_convattn.training.networks import load_network
 
 FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 

@@ -15,8 +15,8 @@ from timm_convattn.hub import model_data_config, pretrained_cfg
 from timm_convattn.hub.loading import WEIGHTS
 from timm_convattn.inference import find_rejection
 from timm_convattn.layers import RelMha2d
+from timm_convattn.networks import full_name, label_names, sketch_model
 from timm_convattn.tables import format_table
-from timm_convattn.training.networks import full_name, label_names, sketch_model
 
 __all__ = ['Info']
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from timm_convattn.errors import InputError
 from timm_convattn.figures import draw_confusion_matrix, draw_crops, draw_predicted, rejected_crops
 from timm_convattn.hub import model_data_config
+from timm_convattn.networks import load_network
 from timm_convattn.selective import confidence
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.figures import (
@@ -29,7 +30,6 @@ from timm_convattn.studies.paper import FINDINGS, TABLE_1, TABLE_4
 from timm_convattn.studies.records import study_record
 from timm_convattn.studies.selection import WANTED_RISKS, Selection, select
 from timm_convattn.studies.tables import Table, class_table, selection_table, selection_verdict, study_table, verdict
-from timm_convattn.training.networks import load_network
 
 __all__ = ['Section', 'data_sections', 'study_sections']
 

@@ -18,12 +18,13 @@ from timm_convattn.figures import plot_confusion_matrix
 from timm_convattn.files import explain_full_disk, file_beside, renewed_folder, write_json
 from timm_convattn.hub import model_data_config, save_model
 from timm_convattn.hub.publishing import check_right_to_write
+from timm_convattn.networks import load_network
 from timm_convattn.rejection import Rejection
 from timm_convattn.report import format_metrics
 from timm_convattn.training.config import Config, DataConfig, flat
 from timm_convattn.training.evaluation import evaluation_loader, evaluation_record, predict, use_threads
 from timm_convattn.training.loop import Training
-from timm_convattn.training.networks import create_network, load_network, network_input
+from timm_convattn.training.networks import create_network, network_input
 from timm_convattn.training.processes import join_processes
 from timm_convattn.training.run_folder import choose_folder, claim_folder, hold_folder
 
