@@ -7,7 +7,7 @@ from typing import Any
 
 from timm_convattn.data.crops import CropSet
 from timm_convattn.studies.paper import SYSTEMS, TABLE_1
-from timm_convattn.studies.tables import format_study
+from timm_convattn.studies.tables import format_selection, format_study
 from timm_convattn.tables import format_table, markdown_table
 
 __all__ = [
@@ -134,6 +134,7 @@ BLOCKS = {
     'paper_models': format_paper_models,
     'benchmark': format_benchmark,
     'study': format_study,
+    'selection': format_selection,
 }
 
 
@@ -141,7 +142,7 @@ def render_results(text: str, root: Path) -> str:
     """Fill the blocks of a Markdown text that show a results file, so that no number is typed by hand.
 
     A block stands between `<!-- KIND FILE -->` and `<!-- end KIND -->`, where KIND is `metrics` (a run),
-    `models`, `paper_models`, `benchmark` or `study`.
+    `models`, `paper_models`, `benchmark`, `study` or `selection`.
 
     Args:
         text: The Markdown.

@@ -6,6 +6,7 @@ from timm_convattn.studies.tables import (
     Table,
     as_markdown,
     class_table,
+    format_selection,
     format_study,
     selection_table,
     selection_verdict,
@@ -158,3 +159,29 @@ def test_markdown_holds_statements_table_and_notes(record):
     assert '| ours | 3 | 90.00 ± 1.20 |' in text
     assert text.splitlines()[-1].startswith('Data: crops (somewhere)')
     assert as_markdown(Table(['a', 'b'], [['1', '2']])) == '| a | b |\n| --- | ---: |\n| 1 | 2 |'
+
+
+def test_a_study_of_macro_f1_shows_each_class(record):
+    for told in record['rows']:
+        told['per_class_f1'] = {'a': 0.5, 'b': 0.25}
+    assert '| ours | 50.00% | 25.00% |' not in format_study(record)
+    assert '| ours | 50.00% | 25.00% |' in format_study({**record, 'score': 'macro_f1'})
+
+
+def test_selection_says_what_is_answered_and_how_well_sureness_is_known(record):
+    keys = {'area': 0.02, 'least_area': 0.01, 'calibration_error': 0.03, 'calibration_error_without_temperature': 0.07}
+    wanted = [{'error_rate': 0.05, 'validation': {'coverage': 0.5, 'error_rate': 0.04}}]
+    for told in record['rows']:
+        told['runs'] = [
+            {'selection': {**keys, 'wanted': wanted}},
+            {'selection': {**keys, 'area': 0.04, 'wanted': wanted}},
+        ]
+    text = format_selection(record)
+    assert text.startswith('- plain answers 50.00% for at most 5% wrong')
+    assert '| 5% | ours | 2 of 2 | 50.00% | 4.00% |' in text
+    assert '| ours | 0.0300 | 0.0100 | 0.0300 | 0.0700 |' in text
+
+
+def test_trained_starts_are_noted(record):
+    record['rows'][1]['start'] = 'plain'
+    assert 'Trained weights that rows start from, seed by seed: ours from plain.' in study_table(record).notes

@@ -10,10 +10,12 @@ __all__ = [
     'Table',
     'as_markdown',
     'class_table',
+    'format_selection',
     'format_study',
     'selection_table',
     'selection_verdict',
     'study_table',
+    'sureness_table',
     'verdict',
 ]
 
@@ -38,8 +40,19 @@ def as_markdown(table: Table) -> str:
 
 
 def format_study(record: dict[str, Any]) -> str:
-    """Show a study in Markdown: what was found, and the table."""
-    return '\n\n'.join(['\n'.join(f'- {said}' for said in verdict(record)), as_markdown(study_table(record))])
+    """Show a study in Markdown: what was found, the table, and each class where the classes are what is compared."""
+    tables = [study_table(record), *([class_table(record)] if record['score'] == 'macro_f1' else [])]
+    return '\n\n'.join([_as_list(verdict(record)), *map(as_markdown, tables)])
+
+
+def format_selection(record: dict[str, Any]) -> str:
+    """Show in Markdown what the runs of a study that held frames out can leave unanswered."""
+    tables = selection_table(record), sureness_table(record)
+    return '\n\n'.join([_as_list(selection_verdict(record)), *map(as_markdown, tables)])
+
+
+def _as_list(statements: Sequence[str]) -> str:
+    return '\n'.join(f'- {statement}' for statement in statements)
 
 
 def study_table(record: dict[str, Any]) -> Table:
@@ -87,6 +100,23 @@ def selection_table(record: dict[str, Any]) -> Table:
             errors = [entry['error_rate'] for entry in found if entry['error_rate'] is not None]
             rows.append([*cells, _share(_mean(coverage)), _share(_mean(errors))])
     return Table(header, rows, ['Thresholds are chosen on held-out training frames, for a certainty of 95% there.'])
+
+
+def sureness_table(record: dict[str, Any]) -> Table:
+    """Show how well each row knows when it is wrong: means over the seeds, on the validation split."""
+    columns = {
+        'area under risk-coverage': 'area',
+        'least possible': 'least_area',
+        'calibration error': 'calibration_error',
+        'without temperature': 'calibration_error_without_temperature',
+    }
+    rows = []
+    for row in record['rows']:
+        selections = [run['selection'] for run in row['runs'] if run['selection']]
+        if selections:
+            values = [_mean([selection[key] for selection in selections]) for key in columns.values()]
+            rows.append([row['row'], *(f'{value:.4f}' for value in values)])
+    return Table(['row', *columns], rows)
 
 
 def verdict(record: dict[str, Any]) -> list[str]:
