@@ -70,6 +70,9 @@ def test_findings_are_those_of_the_runs(studied, matrix_file, tiny_crops):
 
 
 def test_report_names_what_it_shows_and_results_file_gives_the_same_table(copied):
+    old = copied / 'report_pictures' / 'of_an_earlier_report.png'
+    old.parent.mkdir()
+    old.touch()
     page, markdown, results = write_report(copied, copied / 'results')
     record = json.loads(results.read_text())
     assert results.name == 'table2_crops_small.json'
@@ -86,6 +89,7 @@ def test_report_names_what_it_shows_and_results_file_gives_the_same_table(copied
     pictures = re.findall(r'\]\((report_pictures/[^)]+)\)', markdown.read_text())
     assert len(pictures) >= 7
     assert all((copied / picture).stat().st_size > 1000 for picture in pictures)
+    assert {path.name for path in old.parent.iterdir()} == {Path(picture).name for picture in pictures}
 
 
 def test_kept_runs_are_finished_ones_elsewhere_and_give_the_same_tables(

@@ -70,7 +70,7 @@ def as_picture(figure: Figure, caption: str, photo: bool = False) -> Picture:
 
 
 def draw_scores(record: dict[str, Any]) -> Figure:
-    """Draw the score of each seed of each row, its mean, and the paper's figure."""
+    """Draw the score of each seed of each row and its mean; the paper's figure, of other data, stands at the side."""
     rows, score = record['rows'], record['score']
     with rc_context(STYLE):
         figure = Figure(figsize=(8, 0.9 + 0.36 * len(rows)), layout='constrained')
@@ -82,7 +82,8 @@ def draw_scores(record: dict[str, Any]) -> Figure:
             axes.plot(values, [place] * len(values), 'o', color=colour, alpha=0.45, markersize=6, markeredgewidth=0)
             axes.plot([np.mean(values)], [place], '|', color=colour, markersize=18, markeredgewidth=2.5)
             if row['paper'] and score == 'accuracy':
-                axes.plot([row['paper']['mean']], [place], 'D', mfc='none', color=COLOURS['paper'], markersize=6)
+                beside: dict[str, Any] = dict(transform=axes.get_yaxis_transform(), va='center', color=COLOURS['paper'])
+                axes.text(1.01, place, f'{row["paper"]["mean"]:.2%}', **beside)
         axes.set_yticks(range(len(rows)), [row['row'] for row in rows])
         for label, row in zip(axes.get_yticklabels(), rows, strict=True):
             label.set_fontweight('normal' if row['row'] in extended or not row['against'] else 'bold')
@@ -91,7 +92,9 @@ def draw_scores(record: dict[str, Any]) -> Figure:
         axes.grid(axis='x', color='#e5e7eb')
         axes.set_axisbelow(True)
         axes.xaxis.set_major_formatter(lambda value, _: f'{100 * value:g}%')
-        axes.set_xlabel(NAMES[score] + (', diamonds: the paper on FLIR' if any(row['paper'] for row in rows) else ''))
+        axes.set_xlabel(
+            NAMES[score] + ('; at the side: the paper, on FLIR' if any(row['paper'] for row in rows) else '')
+        )
     return figure
 
 

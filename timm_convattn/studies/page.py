@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from timm_convattn.files import write_bytes, write_text
+from timm_convattn.files import renewed_folder, write_bytes, write_text
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.figures import Picture
 from timm_convattn.studies.sections import Section
@@ -47,26 +47,27 @@ def write_html(report: Report, path: Path) -> None:
 
 
 def write_markdown(report: Report, path: Path) -> None:
-    """Write the report as Markdown; pictures go to a folder beside it, named like it."""
+    """Write the report as Markdown; its pictures take the place of those of an earlier one, in a folder beside it."""
     lines = ['# Studies', *(f'Scale {scale}: {about}' for scale, about in report.scales.items())]
     lines += ['```bash\n' + '\n'.join(report.commands) + '\n```', *_environment_lines(report.environment)]
-    folder = path.with_name(f'{path.stem}_pictures')
+    folder, pictures = path.with_name(f'{path.stem}_pictures'), dict[str, Picture]()
     for number, chapter in enumerate(report.chapters, start=1):
         lines.append(f'## {chapter.data.title}')
         for section in chapter.sections:
             lines += [f'### {section.title}', *([section.text] if section.text else [])]
             lines += ['\n'.join(f'- {statement}' for statement in section.statements)] if section.statements else []
             for index, block in enumerate(section.blocks):
-                lines.append(_block(block, folder, f'{number}_{section.anchor}_{index}'))
+                if isinstance(block, Table):
+                    lines.append(as_markdown(block))
+                    continue
+                name = f'{number}_{section.anchor}_{index}.{block.ending}'
+                pictures[name] = block
+                lines.append(f'![{block.caption}]({folder.name}/{name})')
+    with renewed_folder(folder) as beside:
+        beside.mkdir()
+        for name, picture in pictures.items():
+            write_bytes(beside / name, picture.content)
     write_text(path, '\n\n'.join(lines) + '\n')
-
-
-def _block(block: Table | Picture, folder: Path, name: str) -> str:
-    if isinstance(block, Table):
-        return as_markdown(block)
-    file = folder / f'{name}.{block.ending}'
-    write_bytes(file, block.content)
-    return f'![{block.caption}]({folder.name}/{file.name})'
 
 
 def _environment_lines(environment: dict[str, Any]) -> list[str]:
