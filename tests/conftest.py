@@ -25,6 +25,16 @@ from PIL import Image  # noqa: E402
 torch.set_num_threads(1)
 
 
+# files that take a minute and more, the longest first: a worker that begins one last would be waited for
+LONGEST = ['processes', 'reproduce', 'examples', 'scripts', 'survival', 'space', 'pages', 'models', 'finetune', 'ray']
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files come first; among the others, and within each, the order stays."""
+    places = {f'test_{name}.py': place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 def pytest_unconfigure(config):
     """Nothing of a run is left behind; under xdist its first process comes last and clears for all."""
     if 'PYTEST_XDIST_WORKER' not in os.environ:

@@ -153,7 +153,7 @@ def reliability(sureness: Floats, hits: Bools, bins: int = 15) -> Reliability:
     with np.errstate(invalid='ignore'):
         confidences = np.bincount(places, weights=sureness, minlength=bins) / counts
         accuracies = np.bincount(places, weights=hits, minlength=bins) / counts
-    error = np.nansum(np.abs(confidences - accuracies) * counts) / max(counts.sum(), 1)
+    error = np.nansum(np.abs(confidences - accuracies) * counts) / max(int(counts.sum()), 1)
     return Reliability(edges, counts, confidences, accuracies, float(error))
 
 

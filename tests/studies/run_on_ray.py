@@ -1,10 +1,11 @@
-"""Start a Ray cluster of a head and two nodes, make runs on it, and kill a node that works on one of them.
+"""Start a Ray cluster of a head and two nodes, have reproduce.py use it, and kill a node that works on a run.
 
-python run_on_ray.py SCRIPT OUT [FINETUNE ARGS ...]. A process of its own, since Ray leaves threads behind. Prints how
-each run ended, and how many runs the killed node had begun.
+python run_on_ray.py OUT REPRODUCE ARGS ... A process of its own, since Ray leaves threads behind. Each node says that
+it has a GPU, whether the machine has any or not: it is what the runs share. Prints what reproduce.py does.
 """
 
 import os
+import runpy
 import shutil
 import sys
 import tempfile
@@ -20,19 +21,14 @@ os.environ |= {'RAY_TMPDIR': str(folder), 'RAY_USAGE_STATS_ENABLED': '0'}
 import psutil  # noqa: E402  accelerate brings it
 from ray.cluster_utils import Cluster  # noqa: E402  it reads the environment
 
-from timm_convattn.studies.execution import Task  # noqa: E402
-from timm_convattn.studies.scheduling import Resources, execute_all  # noqa: E402
-
-script, out, *args = sys.argv[1:]
-cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 0, 'include_dashboard': False})
-nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-tasks = [Task(f'run{seed}', (*args, '--seed', str(seed)), script, place=out) for seed in range(2)]
-tasks.append(Task('run2', (*args, '--seed', '2'), script, place=out, after='run0'))
+out, script, *args = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 0, 'num_gpus': 0, 'include_dashboard': False})
+nodes = [cluster.add_node(num_cpus=4, num_gpus=1) for _ in range(2)]
 
 
 def kill_a_node_that_works() -> None:
     """Wait until both nodes train, and end all that runs on one, as if its plug were pulled."""
-    while len({path.parent for path in Path(out).glob('*/checkpoints/epoch_*')}) < 2:
+    while len({path.parent for path in Path(out).glob('runs/*/checkpoints/epoch_*')}) < 2:
         time.sleep(0.2)
     raylet = psutil.Process(nodes[0].all_processes['raylet'][0].process.pid)
     for process in [raylet, *raylet.children(recursive=True)]:
@@ -42,11 +38,10 @@ def kill_a_node_that_works() -> None:
     print('killed a node', flush=True)
 
 
-killer = threading.Thread(target=kill_a_node_that_works, daemon=True)
-killer.start()
+threading.Thread(target=kill_a_node_that_works, daemon=True).start()
+sys.argv = [script, *args, '--out', out, '--engine', 'ray', '--address', cluster.address, '--gpus-per-run', '1']
 try:
-    for outcome in execute_all(tasks, Resources(gpus_per_run=0), engine='ray', address=cluster.address):
-        print(outcome.ended, outcome.task.name, flush=True)
+    runpy.run_path(script, run_name='__main__')
 finally:
     cluster.shutdown()
     shutil.rmtree(folder, ignore_errors=True)

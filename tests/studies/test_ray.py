@@ -1,31 +1,53 @@
-"""Runs on a real Ray cluster, of which a node dies."""
+"""A study on a real Ray cluster, of which a node dies."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+MATRIX = {
+    'seeds': [0],
+    'options': {'img_size': 32, 'in_chans': 1, 'batch_size': 8, 'epochs': 15},
+    'studies': {
+        'rows': {
+            'rows': {
+                'plain': {'model': 'resnet18'},
+                'slower': {'model': 'resnet18', 'lr': 1e-4},
+                'ours': {'model': 'aresnet18_relmha', 'start': 'plain'},
+                'wide': {'model': 'aresnet18_relmha'},
+            }
+        }
+    },
+}
 
 
 @pytest.mark.slow
-def test_a_node_dies_and_every_run_is_finished_once(root, tiny_crops, tmp_path):
-    options = ['--img-size', '32', '--in-chans', '1', '--batch-size', '8', '--epochs', '25', '--data', str(tiny_crops)]
-    command = [sys.executable, str(Path(__file__).with_name('run_on_ray.py'))]
-    command += [str(root / 'train_scripts' / 'finetune.py'), str(tmp_path), *options]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ})
+def test_a_node_dies_and_every_run_is_finished_once_with_a_gpu_to_itself(root, tiny_crops, tmp_path):
+    matrix, out = tmp_path / 'matrix.yaml', tmp_path / 'studies'
+    matrix.write_text(yaml.safe_dump(MATRIX, sort_keys=False))
+    command = [sys.executable, Path(__file__).with_name('run_on_ray.py'), out, root / 'train_scripts' / 'reproduce.py']
+    command += ['rows', '--scale', matrix, '--data', tiny_crops]
+    said = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600)
     assert said.returncode == 0, said.stdout + said.stderr
+    assert said.stdout.startswith('4 runs, 0 of them finished already')
     lines = [line for line in said.stdout.splitlines() if line.startswith(('finished', 'failed', 'stopped', 'killed'))]
-    assert sorted(lines) == ['finished run0', 'finished run1', 'finished run2', 'killed a node']
     assert lines[0] == 'killed a node'
-    begun, ended = (tmp_path / name for name in ('run2/config.yaml', 'run0/results.json'))
-    assert begun.stat().st_mtime > ended.stat().st_mtime  # run2 waited for the one that it starts from
-    logs = [(tmp_path / f'run{seed}.log').read_text() for seed in range(3)]
+    assert len(lines) == 5
+    assert all(line.startswith('finished: ') for line in lines[1:])
+    runs = sorted(path for path in (out / 'runs').iterdir() if path.is_dir())
+    for run in runs:
+        epochs = [json.loads(line)['epoch'] for line in (run / 'log.jsonl').read_text().splitlines()]
+        assert epochs == list(range(1, 16))
+        assert json.loads((run / 'results.json').read_text())['training']['epochs'] == 15
+    logs = [run.with_name(f'{run.name}.log').read_text() for run in runs]
     assert sum('going on from' in log for log in logs) >= 1  # what the dead node had begun went on from its checkpoint
-    for seed in range(3):
-        epochs = [
-            json.loads(line)['epoch'] for line in (tmp_path / f'run{seed}' / 'log.jsonl').read_text().splitlines()
-        ]
-        assert epochs == list(range(1, 26))
-        assert json.loads((tmp_path / f'run{seed}' / 'results.json').read_text())['training']['epochs'] == 25
+    # two GPUs, of which one dies: the last two runs wait for another to end, one of them for what it starts from
+    begun = sorted((run / 'config.yaml').stat().st_ctime for run in runs)
+    ended = sorted((run / 'results.json').stat().st_mtime for run in runs)
+    assert begun[2] > ended[0]
+    (ours,) = (run for run in runs if 'init_from: local-dir' in (run / 'config.yaml').read_text())
+    start = Path(yaml.safe_load((ours / 'config.yaml').read_text())['init_from'].removeprefix('local-dir:')).parent
+    assert (ours / 'config.yaml').stat().st_mtime > (start / 'results.json').stat().st_mtime
