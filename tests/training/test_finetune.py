@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import runpy
 import signal
 
@@ -16,6 +17,7 @@ from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 from script_runner import run_script
+from timm.optim import create_optimizer_v2 as make
 
 from timm_convattn.data.pipeline import Normalize
 from timm_convattn.data.sources import open_crops
@@ -288,6 +290,32 @@ def test_trained_backbone_starts_an_augmented_model_that_computes_the_same_and_i
     assert set_norms == [3]  # of two forms and a transition
     saved = json.loads((run / 'model' / 'config.json').read_text())
     assert str(plain) not in json.dumps(saved)
+
+
+def test_what_is_added_to_a_backbone_learns_at_its_own_rate(tiny_config, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        loop, 'create_optimizer_v2', lambda *args, **kwargs: seen.append(make(*args, **kwargs)) or seen[-1]
+    )
+    options = ['--epochs', '1', '--weight-decay', '0.1', '--schedule', 'constant', '--lr', '0.001']
+    finetune(tiny_config(*options, '--added-lr-scale', '10'))
+    groups = seen[0].param_groups
+    assert sorted((group['lr'], group['weight_decay']) for group in groups) == [
+        *((0.001, 0.0), (0.001, 0.1), (0.01, 0.0), (0.01, 0.1)),
+    ]
+    model = create_network(tiny_config().model, ['a', 'b', 'c', 'd'], (32, 32))
+    added = [value for name, value in model.named_parameters() if re.search(r'layer4\.([024]\.(attn|norm)|1)\.', name)]
+    assert len(added) == 2 * 7 + 3  # of two forms and a transition
+    count = sum(len(group['params']) for group in groups if group['lr'] == 0.01)
+    assert count == len(added)
+    assert sum(len(group['params']) for group in groups) == len(list(model.parameters()))
+    tables = [group for group in groups if group['lr'] == 0.01 and group['weight_decay'] == 0]
+    assert (3, 8) in {tuple(value.shape) for value in tables[0]['params']}  # position tables do not decay
+
+
+def test_rate_for_added_parts_needs_some(tiny_config):
+    with pytest.raises(InputError, match=r'added_lr_scale is 10\.0, but the model has nothing beyond its backbone'):
+        finetune(tiny_config('--model', 'resnet18', '--added-lr-scale', '10'))
 
 
 def test_backbone_of_another_family_is_refused_as_a_start(tiny_config):

@@ -8,7 +8,7 @@ For a map X:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict, Unpack, cast
 
 import torch
@@ -17,7 +17,7 @@ from timm.layers import ConvNormAct, to_2tuple
 
 from timm_convattn.layers.rel_mha import RelMha2d, attention_widths
 
-__all__ = ['AttnArgs', 'ConvAttn', 'ConvAttnStage', 'Transition', 'downsample', 'split_attn_args']
+__all__ = ['AttnArgs', 'ConvAttn', 'ConvAttnStage', 'Transition', 'added_parts', 'downsample', 'split_attn_args']
 
 
 class AttnArgs(TypedDict, total=False):
@@ -285,3 +285,12 @@ class ConvAttnStage(nn.Sequential):
         else:
             halved = (height // self.stride, width // self.stride)
         return [(height, width), *[halved] * (num_forms - 1)]
+
+
+def added_parts(model: nn.Module) -> Iterator[str]:
+    """Give the name prefixes of what a model has beyond its backbone: attention, transitions, the norms of forms."""
+    for name, module in model.named_modules():
+        if isinstance(module, RelMha2d | Transition):
+            yield f'{name}.'
+        elif isinstance(module, ConvAttn):
+            yield f'{name}.norm.'

@@ -1,13 +1,13 @@
 """Checkpoints into augmented models: a backbone's, whose function is kept, or a model's own of another input size."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn as nn
 
 from timm_convattn.layers.aug_conv import AugConv2d
-from timm_convattn.layers.conv_attn import ConvAttn, Transition
+from timm_convattn.layers.conv_attn import added_parts
 from timm_convattn.layers.rel_mha import RelMha2d, position_tables, resample_table
 
 __all__ = ['StateDict', 'fit_checkpoint', 'pad_classifier']
@@ -45,8 +45,8 @@ def fit_checkpoint(
     wanted: StateDict = model.state_dict()
     attention = tuple(f'{name}.' for name, module in model.named_modules() if isinstance(module, RelMha2d))
     if not any(key.startswith(attention) for key in found):
-        new_parts = tuple(_new_parts(model))
-        found = {key: value for key, value in wanted.items() if key.startswith(new_parts)} | from_backbone(found)
+        added = tuple(added_parts(model))
+        found = {key: value for key, value in wanted.items() if key.startswith(added)} | from_backbone(found)
         _keep_first_filters(found, model)
     for key in sorted(position_tables(model) & found.keys()):
         found[key] = _fit_table(key, found[key], wanted[key])
@@ -85,15 +85,6 @@ def pad_classifier(weight: torch.Tensor, num_features: int) -> torch.Tensor:
         (num_classes, num_features)
     """
     return torch.cat([weight, weight.new_zeros(weight.shape[0], num_features - weight.shape[1])], dim=1)
-
-
-def _new_parts(model: nn.Module) -> Iterator[str]:
-    """Give the name prefixes of everything that the backbone does not have."""
-    for name, module in model.named_modules():
-        if isinstance(module, RelMha2d | Transition):
-            yield f'{name}.'
-        elif isinstance(module, ConvAttn):
-            yield f'{name}.norm.'
 
 
 def _compare_names(found: StateDict, wanted: StateDict, ignored_prefix: str) -> None:

@@ -95,6 +95,9 @@ class TrainConfig:
     """Name of an optimizer of timm."""
     lr: float = 1e-3
     """Highest learning rate."""
+    added_lr_scale: float = 1.0
+    """Learning rate of what a model has beyond its backbone (attention, transitions, the norms of forms), over that of
+    the rest."""
     momentum: float = 0.9
     """Momentum of SGD and its like."""
     weight_decay: float = 0.0
@@ -182,6 +185,7 @@ class Config:
             'limit_train': 1,
             'seed': 0,
             'lr': 0,
+            'added_lr_scale': 0,
             'threads': 1,
             'calibrate': 0,
         }

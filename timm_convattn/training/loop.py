@@ -7,6 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 import torch.nn as nn
 from accelerate import Accelerator, DistributedType
 from timm.layers import convert_sync_batchnorm
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.utils import ModelEmaV3, distribute_bn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -35,6 +36,7 @@ from timm_convattn.data.streams import StreamedImages
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
 from timm_convattn.layers import calibrate_norms
+from timm_convattn.layers.conv_attn import added_parts
 from timm_convattn.training.checkpoints import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
 from timm_convattn.training.config import Config, TrainConfig, flat
 from timm_convattn.training.evaluation import evaluation_loader, predict, score
@@ -326,12 +328,36 @@ def _create_normalize(config: Config, data_config: dict[str, Any]) -> Normalize:
 def _create_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
-            model, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
+            model,
+            opt=config.optimizer,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            param_group_fn=None if config.added_lr_scale == 1 else partial(_scaled_groups, config),
         )
     except (AssertionError, ValueError) as error:
         names = ', '.join(timm.optim.list_optimizers()[:12])
         raise InputError(f'There is no optimizer {config.optimizer!r} ({error}); some of timm: {names} ...') from error
     return optimizer
+
+
+def _scaled_groups(config: TrainConfig, model: nn.Module) -> list[dict[str, Any]]:
+    """Divide the parameters as timm does, by whether their weights decay, and by whether the backbone has them.
+
+    Raises:
+        InputError: If the model has nothing beyond its backbone.
+    """
+    added = tuple(added_parts(model))
+    if not added:
+        raise InputError(f'added_lr_scale is {config.added_lr_scale}, but the model has nothing beyond its backbone.')
+    scaled = {parameter for name, parameter in model.named_parameters() if name.startswith(added)}
+    undecayed: set[str] = getattr(model, 'no_weight_decay', set)()
+    groups = []
+    for is_scaled, scale in ((False, 1.0), (True, config.added_lr_scale)):
+        for group in param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=undecayed):
+            params = [each for each in group['params'] if (each in scaled) == is_scaled]
+            groups += [{**group, 'params': params, 'lr_scale': scale}] if params else []
+    return groups
 
 
 def _chosen_crops(config: Config, crops: Any) -> Any:
