@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 
 
 # files that take a minute and more, the longest first: a worker that begins one last would be waited for
-LONGEST = ['processes', 'reproduce', 'examples', 'scripts', 'survival', 'space', 'pages', 'models', 'finetune', 'ray']
+LONGEST = ['processes', 'reproduce', 'examples', 'ray', 'scripts', 'survival', 'space', 'pages', 'models', 'finetune']
 
 
 def pytest_collection_modifyitems(items):

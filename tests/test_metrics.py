@@ -103,6 +103,18 @@ def test_metrics_write_no_files(tmp_path, monkeypatch):
     assert Path(metric.data_dir).is_relative_to(tmp_path)
 
 
+def test_batch_without_labels_adds_nothing():
+    metric = ConfusionMatrix(NAMES[:2])
+    metric.add_batch(predictions=[], references=[])
+    metric.add_batch(predictions=[0, 1], references=[0, 0])
+    assert metric.compute() == {'confusion_matrix': [[1, 1], [0, 0]]}
+
+
+def test_column_that_no_metric_knows_is_refused():
+    with pytest.raises(ValueError, match='sample_weight'):
+        Accuracy(NAMES).add_batch(predictions=[0], references=[0], sample_weight=[1])
+
+
 def test_metric_describes_itself():
     assert Accuracy(NAMES).description == 'Share of samples whose predicted class is the true one.'
     assert Accuracy(NAMES).inputs_description == 'predictions and references: labels, as integers'

@@ -1,5 +1,7 @@
 """Attention by blocks: the formula to float rounding in every block size and type, and memory linear in the map."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -31,7 +33,7 @@ def formula(q, k, v, height_rel, width_rel):
     return torch.einsum('bhij,bhej->bhei', logits.softmax(-1), v)
 
 
-@pytest.mark.parametrize('block', [1, 60, 700, 10**9])  # less than a query, some queries, some heads, everything
+@pytest.mark.parametrize('block', [1, 60, 700, 4000, 10**9])  # less than a query, one, some, some heads, everything
 @pytest.mark.parametrize('size', [(5, 7), (1, 1), (1, 6), (6, 6)])
 @pytest.mark.parametrize('scale', [0.5, 300.0])  # 300: powers of two of these logits would be infinite
 def test_outputs_and_gradients_are_the_formulas(size, block, scale, monkeypatch):
@@ -93,6 +95,21 @@ def test_one_large_factor_is_enough_to_be_careful_with_powers_of_two(large, monk
     assert ((found.double() - expected).norm() / expected.norm()) < 1e-2
 
 
+def test_powers_of_two_that_fit_but_whose_sum_does_not_are_made_smaller(monkeypatch):
+    monkeypatch.setattr(blockwise, 'BLOCK_LOGITS', 60)
+    _, _, v, height_rel, width_rel = (x.detach().float() for x in tensors(5, 7))
+    ones, scale = torch.ones(2, 4, 3, 35), 124 * math.log(2) / 3  # 35 powers 2**124 for every query
+    found = blockwise_attention(ones, ones, v, 0 * height_rel, 0 * width_rel, scale=scale)
+    torch.testing.assert_close(found, v.mean(-1, keepdim=True).expand_as(v))
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_layer_on_a_cpu_does_without_the_fused_kernel(training, monkeypatch):
+    monkeypatch.delattr(F, 'scaled_dot_product_attention')
+    layer = RelMha2d(8, 8, feat_size=3, num_heads=2).train(training)
+    assert layer(torch.randn(2, 8, 4, 3)).isfinite().all()
+
+
 def test_graphs_that_are_captured_compute_the_same_by_the_fused_kernel():
     given = tensors(5, 7, dtype=torch.float32)
     traced = torch.jit.trace(lambda *args: attend(*args, 5, 7, 0.5), given)
@@ -124,5 +141,6 @@ def test_index_tables_made_in_inference_mode_serve_training():
     layer, x = RelMha2d(8, 8, feat_size=3, num_heads=2), torch.randn(1, 8, 3, 3)
     with torch.inference_mode():
         layer(x)
+    assert not blockwise._offset_rows(3, 3).is_inference()
     layer(x).sum().backward()
     assert layer.height_rel.grad.isfinite().all()

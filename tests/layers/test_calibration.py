@@ -1,5 +1,8 @@
 """Calibrated batch norms: train mode starts where the backbone is, eval mode stays there, nothing else changes."""
 
+import copy
+import functools
+
 import pytest
 import timm
 import torch
@@ -38,11 +41,25 @@ def distance(ours, theirs, images):
 
 
 def test_calibrated_model_computes_what_the_backbone_computes_in_both_modes(models, images):
-    backbone, model = models
-    assert distance(model.eval(), backbone.eval(), images) < 1e-5
+    backbone, model, images = models[0].double(), models[1].double(), images.double()
+    assert distance(model.eval(), backbone.eval(), images) < 1e-6
     assert calibrate_norms(model, [images]) == 3
-    assert distance(model.eval(), backbone.eval(), images) < 1e-5
-    assert distance(model.train(), backbone.train(), images) < 1e-3
+    assert distance(model.eval(), backbone.eval(), images) < 1e-6
+    assert distance(model.train(), backbone.train(), images) < 1e-6
+
+
+def test_calibrated_statistics_share_no_memory(models, images):
+    calibrate_norms(models[1], [images])
+    places = [value.untyped_storage().data_ptr() for value in models[1].state_dict().values()]
+    assert len(set(places)) == len(places)
+
+
+def test_norms_without_running_statistics_are_calibrated_as_well(images):
+    norm_layer = functools.partial(torch.nn.BatchNorm2d, track_running_stats=False)
+    form = ConvAttn(torch.nn.Conv2d(3, 16, 1), 3, 16, 64, num_heads=1, norm_layer=norm_layer)
+    assert calibrate_norms(form, [images]) == 1
+    assert form.norm.running_var is None
+    torch.testing.assert_close(form(images)[:, :16], form.conv(images), atol=1e-4, rtol=1e-3)
 
 
 def test_plain_start_is_far_from_the_backbone_in_train_mode(models, images):
@@ -57,6 +74,19 @@ def test_attention_channels_are_normalised(models, images):
         attention = model.train().forward_features(images)[:, 512:]
     torch.testing.assert_close(attention.mean((0, 2, 3)), torch.zeros(64), rtol=0, atol=1e-4)
     torch.testing.assert_close(attention.std((0, 2, 3)), torch.ones(64), rtol=0, atol=0.1)
+
+
+def test_statistics_of_several_batches_are_averaged_in_the_type_of_the_model(models, images):
+    model, (first, second) = models[1].double(), images.double().split(8)
+    means = []
+    for batches in ([first], [second + 2], [first, second + 2]):
+        calibrated = copy.deepcopy(model)
+        assert calibrate_norms(calibrated, batches) == 3
+        means.append(torch.cat([calibrated.state_dict()[f'{name}.running_mean'] for name in sorted(norms(model))]))
+    assert means[2].dtype == torch.float64
+    torch.testing.assert_close(means[2], (means[0] + means[1]) / 2, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(means[0], means[1], rtol=0.1)
+    assert calibrated(first).dtype == torch.float64
 
 
 def test_only_the_fresh_batch_norms_change(models, images):

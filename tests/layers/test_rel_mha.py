@@ -122,6 +122,7 @@ def test_without_positions_a_permuted_map_gives_the_permuted_output():
     x = torch.randn(1, 6, 9, 1, dtype=torch.float64)
     order = torch.randperm(9)
     torch.testing.assert_close(layer(x[:, :, order]), layer(x)[:, :, order])
+    assert layer.height_rel is None and layer.width_rel is None
     with_positions = RelMha2d(6, 8, feat_size=(9, 1), num_heads=2, dtype=torch.float64)
     assert not torch.allclose(with_positions(x[:, :, order]), with_positions(x)[:, :, order])
 
@@ -185,6 +186,7 @@ def test_it_can_be_created_on_the_meta_device_in_half_precision():
     ('width', 'heads', 'fits'),
     [
         (0, 8, 'With 0 channels, num_heads can be none; with 8 heads, use 8 channels.'),
+        (0, 1, 'With 0 channels, num_heads can be none; with 1 heads, use 1 channels.'),
         (7, 2, 'With 7 channels, num_heads can be 1, 7; with 2 heads, use 6 or 8 channels.'),
         (130, 4, 'With 130 channels, num_heads can be 1, 2, 5, 10, 13, 26; with 4 heads, use 128 or 132 channels.'),
     ],
@@ -244,9 +246,10 @@ def test_fused_kernel_gives_the_formula_for_small_and_very_large_logits(monkeypa
     assert (found.double() - expected).norm() / expected.norm() < bound
 
 
-def test_position_terms_of_float16_up_to_16_million_are_finite_and_their_gradients_too():
+@pytest.mark.parametrize(('lowest', 'highest'), [(-60, 60), (-900, 900), (-900, -600)])  # 900: beyond 16 million
+def test_position_terms_of_float16_are_finite_however_large_and_their_gradients_too(lowest, highest):
     q = torch.full((1, 1, 3, 4), 6e4, dtype=torch.float16, requires_grad=True)
-    table = torch.linspace(-60, 60, 20, dtype=torch.float16).view(5, 4).requires_grad_()
+    table = torch.linspace(lowest, highest, 20, dtype=torch.float16).view(5, 4).requires_grad_()
     found = position_logits(q, table, torch.arange(3).unsqueeze(1), 3)
     assert found.isfinite().all()
     assert found.amax(-1).eq(0).all()

@@ -150,7 +150,7 @@ def test_a_study_without_finished_runs_says_so(root, copied, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_fails_is_named_with_its_log_and_the_others_go_on(root, studied, matrix_file, tiny_crops, tmp_path):
-    text = matrix_file.read_text().replace('model: resnet18', 'model: resnet18x', 1)
+    text = matrix_file.read_text().replace('model: aresnet18_relmha', 'model: aresnet18x', 1)
     (tmp_path / 'broken.yaml').write_text(text)
     shutil.copytree(studied, tmp_path / 'studies')
     args = ('table2', '--scale', tmp_path / 'broken.yaml', '--data', tiny_crops, '--out', tmp_path / 'studies')
@@ -177,7 +177,7 @@ def test_interrupted_study_goes_on_and_ends_as_if_it_had_not_been(root, studied,
     assert not processes_with(str(copied))
     assert len(list(copied.glob('runs/a*/results.json'))) < 2
     again = reproduce(root, *args, '--jobs', '2')
-    assert again.returncode == 0, again.stderr
+    assert again.returncode == 0, again.stderr + ''.join(log.read_text() for log in copied.glob('runs/a*.log'))
     runs = [path.parent.name for path in studied.glob('runs/a*/results.json')]
     assert len(runs) == 2
     for run in runs:

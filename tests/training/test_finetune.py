@@ -15,7 +15,7 @@ import torch
 import yaml
 from filelock import FileLock
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from script_runner import run_script
 from timm.optim import create_optimizer_v2 as make
 
@@ -119,17 +119,17 @@ def test_it_learns_what_can_be_learned(tiny_config):
 
 
 def interrupt_at(monkeypatch, call, *numbers):
-    """Send signals, Ctrl-C if not told otherwise, while a batch is being normalised."""
+    """Send signals, Ctrl-C if not told otherwise, while a batch is being normalised for a step."""
     calls = 0
     original = Normalize.__call__
 
-    def interrupting(self, *args):
+    def interrupting(self, *args, **calibration):
         nonlocal calls
-        calls += 1
+        calls += not calibration
         if calls == call:
             for number in numbers or [signal.SIGINT]:
                 signal.raise_signal(number)
-        return original(self, *args)
+        return original(self, *args, **calibration)
 
     monkeypatch.setattr(Normalize, '__call__', interrupting)
 
@@ -138,13 +138,16 @@ OPTIONS = {
     'plain': SMALL,
     'averaged and accumulated': [*SMALL, '--ema', '--gradient-accumulation', '2', '--batch-size', '4'],
     'dropout': [*SMALL, 'attn_drop=0.2', '--drop-rate', '0.3', '--optimizer', 'momentum'],
+    'pretrained': ['--pretrained', '--model-args', 'pretrained_cfg_overlay={file: BACKBONE}'],
 }
 
 
 @pytest.fixture(scope='module')
 def whole_runs(tmp_path_factory):
-    """The uninterrupted runs, by their options."""
-    return tmp_path_factory.mktemp('whole')
+    """The uninterrupted runs, by their options, beside the weights of a backbone."""
+    folder = tmp_path_factory.mktemp('whole')
+    save_file(timm.create_model('resnet18').state_dict(), folder / 'resnet18.safetensors')
+    return folder
 
 
 @pytest.mark.parametrize('call', [2, 3, 5])
@@ -152,7 +155,8 @@ def whole_runs(tmp_path_factory):
 def test_interrupted_and_resumed_run_equals_uninterrupted_run(
     tiny_config, tmp_path, monkeypatch, whole_runs, name, call
 ):
-    options, whole = OPTIONS[name], whole_runs / name
+    options = [option.replace('BACKBONE', str(whole_runs / 'resnet18.safetensors')) for option in OPTIONS[name]]
+    whole = whole_runs / name
     if not whole.exists():
         finetune(tiny_config(*options, '--output', str(whole)))
     with monkeypatch.context() as patch:

@@ -56,7 +56,9 @@ def calibrate_norms(model: nn.Module, batches: Iterable[torch.Tensor]) -> int:
         if not moments[norm]:
             raise ValueError('There is no batch to take the statistics from, wanted at least one.')
         var, mean = torch.stack(moments[norm]).mean(0)
-        norm.running_var, norm.running_mean = var.to(norm.weight.dtype), mean.to(norm.weight.dtype)
+        for buffer, value in ((norm.running_var, var), (norm.running_mean, mean)):
+            if buffer is not None:
+                buffer.copy_(value)  # which stays a tensor of its own: checkpoints leave out what shares its memory
         norm.weight[:kept] = (var + norm.eps).sqrt()[:kept]
         norm.weight[kept:] = 1
         norm.bias[:kept] = mean[:kept]

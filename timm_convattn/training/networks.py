@@ -30,6 +30,7 @@ def create_network(config: ModelConfig, class_names: list[str], img_size: tuple[
     Raises:
         InputError: If there is no such model, it does not take the arguments, or its weights cannot be had.
     """
+    check_name(config.model)
     given = dict(
         img_size=img_size,
         num_classes=len(class_names),
@@ -38,7 +39,6 @@ def create_network(config: ModelConfig, class_names: list[str], img_size: tuple[
         **_model_args(config.model_args),
     )
     if config.init_from is None:
-        check_name(config.model)
         return make_network(config.model, pretrained=config.pretrained, **given)
     if not config.init_from.startswith(('local-dir:', 'hf-hub:', 'hf_hub:')):
         raise InputError(f'init_from is {config.init_from!r}, wanted local-dir:FOLDER or hf-hub:OWNER/NAME.')
