@@ -5,7 +5,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-# set before torch and the Hub's clients are imported, and inherited by the processes that tests start
+# set before torch and the Hub's clients are imported, and inherited by the processes that tests start; a folder that is
+# given stays, so that the next tests find the drawn scenes and the trained network in it
+_IS_OURS = 'CONVATTN_TEST_HOME' not in os.environ
 _HOME = Path(os.environ.get('CONVATTN_TEST_HOME') or tempfile.mkdtemp(prefix='convattn-tests.'))
 os.environ.update(
     CONVATTN_TEST_HOME=str(_HOME),
@@ -26,7 +28,19 @@ torch.set_num_threads(1)
 
 
 # files that take a minute and more, the longest first: a worker that begins one last would be waited for
-LONGEST = ['processes', 'reproduce', 'examples', 'ray', 'scripts', 'survival', 'space', 'pages', 'models', 'finetune']
+LONGEST = [
+    'processes',
+    'load',
+    'reproduce',
+    'examples',
+    'ray',
+    'scripts',
+    'survival',
+    'space',
+    'pages',
+    'models',
+    'finetune',
+]
 
 
 def pytest_collection_modifyitems(items):
@@ -37,7 +51,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_unconfigure(config):
     """Nothing of a run is left behind; under xdist its first process comes last and clears for all."""
-    if 'PYTEST_XDIST_WORKER' not in os.environ:
+    if _IS_OURS:
         shutil.rmtree(_HOME, ignore_errors=True)
 
 

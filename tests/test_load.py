@@ -22,7 +22,6 @@ from timm_convattn.training.loop import Training
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.alone,
     pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='memory is read from /proc'),
 ]
 

@@ -14,10 +14,9 @@ FINETUNE = Path(__file__).parent.parent / 'train_scripts' / 'finetune.py'
 def trained_run() -> Path:
     """Give the folder of the quickstart's run; whoever asks first trains it, for some minutes.
 
-    It is for slow tests. Nobody may write into it. Where CONVATTN_TRAINED names a folder it lies there and stays, for
-    the tests that are started next.
+    It is for slow tests. Nobody may write into it.
     """
-    folder = Path(os.environ.get('CONVATTN_TRAINED', Path(os.environ['CONVATTN_TEST_HOME']) / 'trained'))
+    folder = Path(os.environ['CONVATTN_TEST_HOME']) / 'trained'
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix('.lock')):
         if not (folder / 'results.json').exists():  # a run writes it last

@@ -33,7 +33,6 @@ def test_input_is_measured_in_images_and_grows_with_the_crops(tiny_crops, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_building_is_measured_in_fresh_processes_in_time_and_memory(tiny_frames):
     rows, (grown,) = measure_build(0.01, flir_root=tiny_frames, shares=(0.5, 1.0), repeats=2)
     assert [(row.case.rpartition(', ')[2], row.peer, row.unit) for row in rows[:3]] == [
