@@ -1,13 +1,18 @@
 """Losses that are no numbers, precisions, and that two runs of one command are one."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
 from test_survival import state
 
+import timm_convattn.training.finetune
 from timm_convattn.data.pipeline import EpochSampler, Normalize
 from timm_convattn.errors import InputError
+from timm_convattn.layers import RelMha2d
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.loss_watch import LossWatch
 
@@ -69,6 +74,47 @@ def test_fp16_learns_with_scaled_gradients(tiny_config):
     assert json.loads((run / 'results.json').read_text())['metrics']['macro_f1'] > 0.9
     scales = [torch.load(path)['scale'] for path in run.glob('checkpoints/*/scaler.pt')]
     assert len(scales) == 2 and min(scales) > 1
+
+
+@pytest.fixture
+def half_on_cpu(monkeypatch):
+    """accelerate with float16 and its gradient scaler on the CPU, where it offers neither: for what the loop does."""
+
+    def create(config, folder):
+        accelerator = Accelerator(mixed_precision='fp16', project_dir=folder)
+        accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler('cpu', init_scale=2.0**30)
+        return accelerator
+
+    monkeypatch.setattr(timm_convattn.training.finetune, '_create_accelerator', create)
+
+
+@pytest.mark.slow
+def test_float16_learns_although_the_first_scales_are_too_large(tiny_config, half_on_cpu):
+    types = set()
+    config = tiny_config(*LEARNABLE, '--model', 'convattn', '--model-args', 'backbone=resnet10t')
+    with watch_outputs(RelMha2d, types):
+        run = finetune(config)
+    assert types == {torch.float16, torch.float32}  # trained in one, evaluated in the other
+    assert json.loads((run / 'results.json').read_text())['metrics']['macro_f1'] > 0.9
+    newest = max((run / 'checkpoints').iterdir())
+    scale = torch.load(newest / 'scaler.pt')['scale']
+    assert 1 < scale < 2.0**30  # halved as often as gradients left the range
+    assert all(value.isfinite().all() for value in load_file(newest / 'model.safetensors').values())
+
+
+@contextmanager
+def watch_outputs(kind, types):
+    """Note the types of what modules of a kind give."""
+
+    def note(module, args, output):
+        if isinstance(module, kind):
+            types.add(output.dtype)
+
+    handle = torch.nn.modules.module.register_module_forward_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
