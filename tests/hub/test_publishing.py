@@ -166,3 +166,14 @@ def test_what_a_model_needs_to_reject_goes_with_it(hub, publication, finished_ru
         load_rejection(f'hf-hub:{other}')
     with pytest.raises(InputError, match='nobody/nothing'):
         load_rejection('hf-hub:nobody/nothing')
+
+
+def test_nothing_that_is_published_names_a_place_of_this_machine(publication, finished_run, tiny_crops):
+    record = json.loads((finished_run / 'results.json').read_text())
+    assert str(tiny_crops) in json.dumps(record)  # the run itself knows where its crops are
+    texts = [content.decode() for content in publication().files.values() if isinstance(content, bytes)]
+    assert len(texts) == 3
+    for text in texts:
+        assert str(tiny_crops) not in text
+        assert str(finished_run) not in text
+    assert 'data: crops\n' in texts[0]

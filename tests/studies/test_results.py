@@ -11,10 +11,10 @@ from studies.made_runs import make_run
 
 from timm_convattn.data.crops import build_crops
 from timm_convattn.errors import InputError
+from timm_convattn.places import without_places
 from timm_convattn.predictions import Predictions
 from timm_convattn.studies import sections
 from timm_convattn.studies.data import open_study_data
-from timm_convattn.studies.evidence import without_places
 from timm_convattn.studies.gathering import gather
 from timm_convattn.studies.history import read_history
 from timm_convattn.studies.matrix import read_matrix

@@ -17,6 +17,7 @@ from timm_convattn.data.sources import EMBEDDED_SCENES
 from timm_convattn.errors import InputError
 from timm_convattn.hub.cards import dataset_card, model_card, weights_origin
 from timm_convattn.hub.failures import LOG_IN, explain_hub_failures
+from timm_convattn.places import without_places
 from timm_convattn.rejection import FILE_NAME as REJECTION
 
 __all__ = [
@@ -66,7 +67,7 @@ def run_publication(
     public: bool = False,
     tag: str | None = None,
 ) -> Publication:
-    """Gather what is published of a finished run.
+    """Gather what is published of a finished run, without the places that it names on this machine.
 
     Args:
         run: The run folder.
@@ -82,7 +83,7 @@ def run_publication(
     needed = ('results.json', 'confusion_matrix.png', 'model/config.json', 'model/model.safetensors')
     if missing := [path for path in needed if not (run / path).is_file()]:
         raise InputError(f'{run} is no finished run: it lacks {", ".join(missing)}. Go on with --resume {run}.')
-    record = json.loads((run / 'results.json').read_text())
+    record = without_places(json.loads((run / 'results.json').read_text()))
     license = license or weights_origin(record['training']['config']).license or 'apache-2.0'
     config = json.loads((run / 'model' / 'config.json').read_text())
     config['pretrained_cfg']['license'] = license
@@ -93,7 +94,7 @@ def run_publication(
         'confusion_matrix.png': run / 'confusion_matrix.png',
         'model.safetensors': run / 'model' / 'model.safetensors',
         **{path.name: path for path in [run / 'model' / REJECTION] if path.is_file()},
-        'results.json': run / 'results.json',
+        'results.json': (json.dumps(record, indent=2) + '\n').encode(),
     }
     message = f'{config["architecture"]} on {record["data"].get("origin", record["data"]["source"])}'
     return Publication(repo_id, 'model', files, message, public, tag, config['architecture'])

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from timm_convattn.studies.evidence import without_places
+from timm_convattn.places import without_places
 from timm_convattn.studies.gathering import Findings, FinishedRun
 from timm_convattn.studies.paper import TABLE_2
 from timm_convattn.studies.selection import selection_record
