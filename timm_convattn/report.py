@@ -9,6 +9,7 @@ from timm_convattn.data.crops import CropSet
 from timm_convattn.studies.paper import SYSTEMS, TABLE_1
 from timm_convattn.studies.tables import format_selection, format_study
 from timm_convattn.tables import format_table, markdown_table
+from timm_convattn.units import giga, millions
 
 __all__ = [
     'format_benchmark',
@@ -72,9 +73,8 @@ def format_models(record: dict[str, Any]) -> str:
     for name in [*papers, *(name for name in models if name not in papers)]:
         costs = [models[name]['sizes'][size] for size in sizes]
         maps = [', '.join(f'{height}x{width}' for height, width in cost['attention_maps']) for cost in costs]
-        parameters = f'{models[name]["parameters"] / 1e6:.1f} M'
-        gmacs = [f'{cost["macs"] / 1e9:.2f}' for cost in costs]
-        rows.append([f'`{name}`', SYSTEMS.get(name, ''), parameters, *gmacs, *maps])
+        gmacs = [giga(cost['macs']) for cost in costs]
+        rows.append([f'`{name}`', SYSTEMS.get(name, ''), millions(models[name]['parameters']), *gmacs, *maps])
     return markdown_table(header, rows, right=range(2, 3 + len(sizes)))
 
 

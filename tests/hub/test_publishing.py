@@ -11,6 +11,7 @@ import yaml
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from timm_convattn.errors import InputError
+from timm_convattn.figures import draw_confusion_matrix
 from timm_convattn.hub.publishing import publish, run_publication
 from timm_convattn.rejection import load_rejection
 
@@ -177,3 +178,6 @@ def test_nothing_that_is_published_names_a_place_of_this_machine(publication, fi
         assert str(tiny_crops) not in text
         assert str(finished_run) not in text
     assert 'data: crops\n' in texts[0]
+    title = draw_confusion_matrix(record).axes[0].get_title()
+    assert ' on crops, validation' in title
+    assert str(tiny_crops) not in title

@@ -318,7 +318,7 @@ def test_what_is_added_to_a_backbone_learns_at_its_own_rate(tiny_config, monkeyp
 
 
 def test_rate_for_added_parts_needs_some(tiny_config):
-    with pytest.raises(InputError, match=r'added_lr_scale is 10\.0, but the model has nothing beyond its backbone'):
+    with pytest.raises(InputError, match=r'^added_lr_scale is 10\.0, but the model has nothing beyond its backbone'):
         finetune(tiny_config('--model', 'resnet18', '--added-lr-scale', '10'))
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import tyro
 from tqdm.auto import tqdm
 
-from timm_convattn.cli.units import size
 from timm_convattn.data.classes import CLASS_OF_CATEGORY, CLASSES
 from timm_convattn.data.flir import Box, FlirFolder, Frame, read_flir, read_frame
 from timm_convattn.errors import InputError
 from timm_convattn.tables import format_table
+from timm_convattn.units import size
 
 __all__ = ['Data']
 

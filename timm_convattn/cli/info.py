@@ -10,13 +10,13 @@ import torch.nn as nn
 import tyro
 
 from timm_convattn.cli.models import SMALL, count_macs, parameters, weights_of
-from timm_convattn.cli.units import giga, millions, size
 from timm_convattn.hub import model_data_config, pretrained_cfg
 from timm_convattn.hub.loading import WEIGHTS
 from timm_convattn.inference import find_rejection
 from timm_convattn.layers import RelMha2d
 from timm_convattn.networks import full_name, label_names, sketch_model
 from timm_convattn.tables import format_table
+from timm_convattn.units import giga, millions, size
 
 __all__ = ['Info']
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import EntryNotFoundError, LocalTokenNotFoundError, RepositoryNotFoundError
@@ -90,14 +90,18 @@ def run_publication(
     card = model_card(record, template, repo_id, license, figure='confusion_matrix.png')
     files: dict[str, Path | bytes] = {
         'README.md': card.encode(),
-        'config.json': (json.dumps(config, indent=2) + '\n').encode(),
+        'config.json': _as_json(config),
         'confusion_matrix.png': run / 'confusion_matrix.png',
         'model.safetensors': run / 'model' / 'model.safetensors',
         **{path.name: path for path in [run / 'model' / REJECTION] if path.is_file()},
-        'results.json': (json.dumps(record, indent=2) + '\n').encode(),
+        'results.json': _as_json(record),
     }
     message = f'{config["architecture"]} on {record["data"].get("origin", record["data"]["source"])}'
     return Publication(repo_id, 'model', files, message, public, tag, config['architecture'])
+
+
+def _as_json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2) + '\n').encode()
 
 
 def dataset_publication(

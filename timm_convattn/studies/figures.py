@@ -82,8 +82,8 @@ def draw_scores(record: dict[str, Any]) -> Figure:
             axes.plot(values, [place] * len(values), 'o', color=colour, alpha=0.45, markersize=6, markeredgewidth=0)
             axes.plot([np.mean(values)], [place], '|', color=colour, markersize=18, markeredgewidth=2.5)
             if row['paper'] and score == 'accuracy':
-                beside: dict[str, Any] = dict(transform=axes.get_yaxis_transform(), va='center', color=COLOURS['paper'])
-                axes.text(1.01, place, f'{row["paper"]["mean"]:.2%}', **beside)
+                text, at_the_side = f'{row["paper"]["mean"]:.2%}', axes.get_yaxis_transform()
+                axes.text(1.01, place, text, transform=at_the_side, va='center', color=COLOURS['paper'])
         axes.set_yticks(range(len(rows)), [row['row'] for row in rows])
         for label, row in zip(axes.get_yticklabels(), rows, strict=True):
             label.set_fontweight('normal' if row['row'] in extended or not row['against'] else 'bold')

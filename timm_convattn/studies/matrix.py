@@ -43,7 +43,7 @@ __all__ = ['PARTS', 'Matrix', 'Row', 'Run', 'Study', 'read_matrix']
 
 VERSION = 1  # counts up with every change of what the same options lead to, in code or quickstart: all is made anew
 
-# what a matrix does not say: where crops and runs lie, and what the weights do not depend on
+# what a matrix does not say: where crops, runs and the weights to start from lie, and what weights do not depend on
 RESERVED = {'data', 'data_config', 'output', 'seed', 'resume', 'config', 'threads', 'push_to_hub', 'init_from'}
 
 

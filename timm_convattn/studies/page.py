@@ -11,7 +11,7 @@ from timm_convattn.files import renewed_folder, write_bytes, write_text
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.figures import Picture
 from timm_convattn.studies.sections import Section
-from timm_convattn.studies.tables import Table, as_markdown
+from timm_convattn.studies.tables import Table, as_list, as_markdown
 
 __all__ = ['Chapter', 'Report', 'write_html', 'write_markdown']
 
@@ -55,7 +55,7 @@ def write_markdown(report: Report, path: Path) -> None:
         lines.append(f'## {chapter.data.title}')
         for section in chapter.sections:
             lines += [f'### {section.title}', *([section.text] if section.text else [])]
-            lines += ['\n'.join(f'- {statement}' for statement in section.statements)] if section.statements else []
+            lines += [as_list(section.statements)] if section.statements else []
             for index, block in enumerate(section.blocks):
                 if isinstance(block, Table):
                     lines.append(as_markdown(block))

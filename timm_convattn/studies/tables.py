@@ -8,6 +8,7 @@ from timm_convattn.tables import markdown_table
 
 __all__ = [
     'Table',
+    'as_list',
     'as_markdown',
     'class_table',
     'format_selection',
@@ -42,16 +43,17 @@ def as_markdown(table: Table) -> str:
 def format_study(record: dict[str, Any]) -> str:
     """Show a study in Markdown: what was found, the table, and each class where the classes are what is compared."""
     tables = [study_table(record), *([class_table(record)] if record['score'] == 'macro_f1' else [])]
-    return '\n\n'.join([_as_list(verdict(record)), *map(as_markdown, tables)])
+    return '\n\n'.join([as_list(verdict(record)), *map(as_markdown, tables)])
 
 
 def format_selection(record: dict[str, Any]) -> str:
     """Show in Markdown what the runs of a study that held frames out can leave unanswered."""
     tables = selection_table(record), sureness_table(record)
-    return '\n\n'.join([_as_list(selection_verdict(record)), *map(as_markdown, tables)])
+    return '\n\n'.join([as_list(selection_verdict(record)), *map(as_markdown, tables)])
 
 
-def _as_list(statements: Sequence[str]) -> str:
+def as_list(statements: Sequence[str]) -> str:
+    """Show statements as a list in Markdown."""
     return '\n'.join(f'- {statement}' for statement in statements)
 
 
@@ -92,8 +94,7 @@ def selection_table(record: dict[str, Any]) -> Table:
     header = ['wanted error rate', 'row', 'seeds with a threshold', 'answered', 'error rate of the answers']
     rows = []
     for row in record['rows']:
-        selections = [run['selection'] for run in row['runs'] if run['selection']]
-        for wanted in zip(*(selection['wanted'] for selection in selections), strict=True):
+        for wanted in zip(*(selection['wanted'] for selection in _selections(row)), strict=True):
             found = [entry['validation'] for entry in wanted if 'validation' in entry]
             cells = [f'{wanted[0]["error_rate"]:.0%}', row['row'], f'{len(found)} of {len(wanted)}']
             coverage = [entry['coverage'] for entry in found]
@@ -112,8 +113,7 @@ def sureness_table(record: dict[str, Any]) -> Table:
     }
     rows = []
     for row in record['rows']:
-        selections = [run['selection'] for run in row['runs'] if run['selection']]
-        if selections:
+        if selections := _selections(row):
             values = [_mean([selection[key] for selection in selections]) for key in columns.values()]
             rows.append([row['row'], *(f'{value:.4f}' for value in values)])
     return Table(['row', *columns], rows)
@@ -144,6 +144,11 @@ def _judgement(difference: dict[str, Any]) -> str:
     return f'no clear difference; {seen}'
 
 
+def _selections(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give what each run of a row that held frames out can leave unanswered."""
+    return [run['selection'] for run in row['runs'] if run['selection']]
+
+
 def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
@@ -156,8 +161,7 @@ def selection_verdict(record: dict[str, Any]) -> list[str]:
     """Say for each row what it leaves unanswered for the strictest error rate that all its seeds can promise."""
     sentences = []
     for row in record['rows']:
-        selections = [run['selection'] for run in row['runs'] if run['selection']]
-        for wanted in zip(*(selection['wanted'] for selection in selections), strict=True):
+        for wanted in zip(*(selection['wanted'] for selection in _selections(row)), strict=True):
             if all('validation' in entry for entry in wanted):
                 coverage, errors = (_mean([e['validation'][key] for e in wanted]) for key in ('coverage', 'error_rate'))
                 sentences.append(

@@ -7,7 +7,6 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -326,14 +325,10 @@ def _create_normalize(config: Config, data_config: dict[str, Any]) -> Normalize:
 
 
 def _create_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    params = model if config.added_lr_scale == 1 else _scaled_groups(config, model)
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
-            model,
-            opt=config.optimizer,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-            param_group_fn=None if config.added_lr_scale == 1 else partial(_scaled_groups, config),
+            params, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum
         )
     except (AssertionError, ValueError) as error:
         names = ', '.join(timm.optim.list_optimizers()[:12])
@@ -352,12 +347,13 @@ def _scaled_groups(config: TrainConfig, model: nn.Module) -> list[dict[str, Any]
         raise InputError(f'added_lr_scale is {config.added_lr_scale}, but the model has nothing beyond its backbone.')
     scaled = {parameter for name, parameter in model.named_parameters() if name.startswith(added)}
     undecayed: set[str] = getattr(model, 'no_weight_decay', set)()
-    groups = []
-    for is_scaled, scale in ((False, 1.0), (True, config.added_lr_scale)):
-        for group in param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=undecayed):
-            params = [each for each in group['params'] if (each in scaled) == is_scaled]
-            groups += [{**group, 'params': params, 'lr_scale': scale}] if params else []
-    return groups
+    by_decay = param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=undecayed)
+    groups = [
+        {**group, 'params': [each for each in group['params'] if (each in scaled) == is_scaled], 'lr_scale': scale}
+        for is_scaled, scale in ((False, 1.0), (True, config.added_lr_scale))
+        for group in by_decay
+    ]
+    return [group for group in groups if group['params']]
 
 
 def _chosen_crops(config: Config, crops: Any) -> Any:
