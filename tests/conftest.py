@@ -15,6 +15,7 @@ os.environ.update(
     HF_HOME=str(_HOME / 'hf' / os.environ.get('PYTEST_XDIST_WORKER', 'main')),
     XDG_CACHE_HOME=str(_HOME / 'cache'),
     OMP_NUM_THREADS='1',
+    OMP_WAIT_POLICY='passive',  # where a test asks for more, those that wait leave the cores to other tests
     TQDM_DISABLE='1',
 )
 

@@ -6,8 +6,12 @@ accelerate launch train_scripts/finetune.py --resume runs/NAME
 accelerate launch train_scripts/finetune.py --data crops/four_class --push-to-hub you/aresnet18_relmha.flir4
 """
 
+import os
 import sys
 from pathlib import Path
+
+# before torch is loaded: threads that wait for each other do not spin, so that others can use their cores meanwhile
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 from accelerate import PartialState
 

@@ -10,7 +10,7 @@ import yaml
 
 MATRIX = {
     'seeds': [0],
-    'options': {'img_size': 32, 'in_chans': 1, 'batch_size': 8, 'epochs': 15},
+    'options': {'img_size': 32, 'in_chans': 1, 'batch_size': 8, 'epochs': 15, 'checkpoint_every': 5},
     'studies': {
         'rows': {
             'rows': {

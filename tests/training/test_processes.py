@@ -195,6 +195,24 @@ def test_sigterm_to_the_launcher_alone_saves_leaves_no_process_and_goes_on_as_if
         assert ours[part] == theirs[part], part
 
 
+@pytest.mark.slow
+def test_a_signal_to_one_process_in_the_middle_of_an_epoch_stops_both_and_the_run_goes_on_bit_for_bit(
+    root, tiny_crops, tmp_path
+):
+    parts, whole = tmp_path / 'parts', tmp_path / 'whole'
+    options = ['--model', 'test_resnet', '--data', tiny_crops, '--img-size', 32, '--batch-size', 2, '--epochs', 3]
+    options += ['--seed', 4]  # whose losses add up to something else where the sums of both are averaged in between
+    stopped = Path(__file__).with_name('stopped_finetune.py')
+    process = start(TWO, root, stopped, *options, '--output', parts, STOP_AT='11')
+    _, err = process.communicate(timeout=120)
+    assert 'Stopped after 1 epochs and 12 steps' in err  # of 7 an epoch
+    for args in (['--resume', parts], [*options, '--output', whole]):
+        finish(start(TWO, root, 'finetune.py', *args))
+    ours, theirs = state(parts), state(whole)
+    for part in theirs:
+        assert ours[part] == theirs[part], part
+
+
 def wait_for_file(path: Path, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 120
     while not path.exists():

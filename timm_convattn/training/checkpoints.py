@@ -10,7 +10,7 @@ import json
 import random
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ class Progress:
     """Batches of the next epoch that are done."""
     step: int = 0
     """Optimizer steps so far."""
-    loss_sum: float = 0.0
-    """Sum of the losses of those batches."""
+    loss_sums: list[float] = field(default_factory=list)
+    """Sum of the losses of those batches in each process, apart so that a resumed sum is rounded as a whole one is."""
     seconds: float = 0.0
     """Time spent training so far, evaluation included."""
     waited: float = 0.0

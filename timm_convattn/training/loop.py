@@ -175,7 +175,9 @@ class Training:
         self.sampler.set_epoch(progress.epoch)
         loader.set_epoch(progress.epoch)  # accelerate's loader counts for itself, and tells the sampler its own count
         self.model.train()
-        loss_sum = torch.tensor(progress.loss_sum, device=accelerator.device)
+        loss_sum = torch.zeros(1, device=accelerator.device)
+        if progress.loss_sums:
+            loss_sum += progress.loss_sums[accelerator.process_index]
         for pixels, labels, indices in self._timed(loader):
             images = self.normalize(pixels, indices, progress.epoch)
             with accelerator.accumulate(self.model):
@@ -197,7 +199,7 @@ class Training:
                 bar.update()
                 if stop.requested():
                     break
-        progress.loss_sum = accelerator.reduce(loss_sum, 'mean').item()
+        progress.loss_sums = accelerator.gather(loss_sum).tolist()
         progress.seconds = time.perf_counter() - started
         self.watch.look()
 
@@ -225,12 +227,12 @@ class Training:
             'epoch': progress.epoch,
             'step': progress.step,
             'learning_rate': self.optimizer.param_groups[0]['lr'],
-            'train_loss': progress.loss_sum / progress.batch,
+            'train_loss': sum(progress.loss_sums) / len(progress.loss_sums) / progress.batch,
             **validated,
             'seconds': round(progress.seconds, 2),
             'waited_for_crops': round(progress.waited, 3),
         }
-        progress.batch, progress.loss_sum = 0, 0.0
+        progress.batch, progress.loss_sums = 0, []
         self._log(entry)
         if last or progress.epoch % self.config.run.checkpoint_every == 0:
             self._save()
