@@ -72,6 +72,7 @@ def as_picture(figure: Figure, caption: str, photo: bool = False) -> Picture:
 def draw_scores(record: dict[str, Any]) -> Figure:
     """Draw the score of each seed of each row and its mean; the paper's figure, of other data, stands at the side."""
     rows, score = record['rows'], record['score']
+    papers = {row['row']: row['paper'] for row in rows if row['paper'] and score == 'accuracy'}  # it has no other score
     with rc_context(STYLE):
         figure = Figure(figsize=(8, 0.9 + 0.36 * len(rows)), layout='constrained')
         axes = figure.subplots()
@@ -81,8 +82,8 @@ def draw_scores(record: dict[str, Any]) -> Figure:
             values = [run[score] for run in row['runs']]
             axes.plot(values, [place] * len(values), 'o', color=colour, alpha=0.45, markersize=6, markeredgewidth=0)
             axes.plot([np.mean(values)], [place], '|', color=colour, markersize=18, markeredgewidth=2.5)
-            if row['paper'] and score == 'accuracy':
-                text, at_the_side = f'{row["paper"]["mean"]:.2%}', axes.get_yaxis_transform()
+            if row['row'] in papers:
+                text, at_the_side = f'{papers[row["row"]]["mean"]:.2%}', axes.get_yaxis_transform()
                 axes.text(1.01, place, text, transform=at_the_side, va='center', color=COLOURS['paper'])
         axes.set_yticks(range(len(rows)), [row['row'] for row in rows])
         for label, row in zip(axes.get_yticklabels(), rows, strict=True):
@@ -92,9 +93,7 @@ def draw_scores(record: dict[str, Any]) -> Figure:
         axes.grid(axis='x', color='#e5e7eb')
         axes.set_axisbelow(True)
         axes.xaxis.set_major_formatter(lambda value, _: f'{100 * value:g}%')
-        axes.set_xlabel(
-            NAMES[score] + ('; at the side: the paper, on FLIR' if any(row['paper'] for row in rows) else '')
-        )
+        axes.set_xlabel(NAMES[score] + ('; at the side: the paper, on FLIR' if papers else ''))
     return figure
 
 
