@@ -26,6 +26,8 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Any]:
     """
     # a thread of Ray Data that outlives the connection must not open another one
     os.environ.setdefault('RAY_ENABLE_AUTO_CONNECT', '0')
+    # one of this machine tells nobody that it was used, and Ray Data has no thread that gathers what to tell
+    os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     try:
         import ray
     except ImportError as error:

@@ -1,12 +1,14 @@
 """Start a Ray cluster of two nodes and build crops on it; then build from a folder whose frame is broken.
 
-python build_on_ray.py FRAMES BROKEN_FRAMES OUT. A process of its own, since Ray leaves threads behind.
+python build_on_ray.py FRAMES BROKEN_FRAMES OUT. A process of its own, since Ray leaves threads behind. Says which there
+are when a connection is closed.
 """
 
 import os
 import shutil
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 folder = Path(tempfile.mkdtemp(prefix='ray.'))  # short, for the sake of the sockets in it
@@ -14,11 +16,22 @@ folder = Path(tempfile.mkdtemp(prefix='ray.'))  # short, for the sake of the soc
 os.environ |= {'RAY_TMPDIR': str(folder), 'RAY_USAGE_STATS_ENABLED': '0'}
 os.environ['RAY_ENABLE_AUTO_CONNECT'] = '0'  # as `ray_cluster` sets it where it is the first to import ray
 
-from ray.cluster_utils import Cluster  # noqa: E402  it reads the environment
+import ray  # noqa: E402  it reads the environment
+from ray.cluster_utils import Cluster  # noqa: E402
 
 from timm_convattn.data.crops import build_crops  # noqa: E402
 from timm_convattn.errors import InputError  # noqa: E402
 
+shutdown = ray.shutdown
+
+
+def close():
+    """End a connection, and say which threads of this process it leaves alone."""
+    print('closed beside', *sorted(thread.name for thread in threading.enumerate()))
+    shutdown()
+
+
+ray.shutdown = close
 frames, broken, out = map(Path, sys.argv[1:])
 nodes = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False})
 nodes.add_node(num_cpus=1)

@@ -47,6 +47,9 @@ def test_ray_cluster_builds_the_same_crops_and_names_a_broken_frame(frames, tmp_
     assert done.returncode == 0, done.stderr
     assert files(tmp_path / 'there') == files(tmp_path / 'here')
     assert 'TEST_00007.jpeg cannot be decoded' in done.stdout
+    closed = [line for line in done.stdout.splitlines() if line.startswith('closed beside')]
+    assert len(closed) == 2
+    assert [line for line in closed if 'StreamingExecutor' in line or 'iter_threaded' in line] == []
     assert not (tmp_path / 'broken').exists()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 folder = Path(tempfile.mkdtemp(prefix='ray.'))  # short, for the sake of the sockets in it
 (folder / 'ray').mkdir()  # where the test utility notes the address, and does not make it
 os.environ |= {'RAY_TMPDIR': str(folder), 'RAY_USAGE_STATS_ENABLED': '0'}
-os.environ['RAY_worker_niceness'] = '0'  # else the runs get only the time that no other test wants
+os.environ |= {'RAY_worker_niceness': '0'}  # else the runs get only the time that no other test wants
 
 import psutil  # noqa: E402  accelerate brings it
 from ray.cluster_utils import Cluster  # noqa: E402  it reads the environment

@@ -80,18 +80,19 @@ def _ray(num_proc: int, address: str | None) -> Iterator[Map]:
         ray.data.DataContext.get_current().execution_options.preserve_order = True
         ray.data.DataContext.get_current().enable_progress_bars = False
         with ExitStack() as running:  # what still runs ends before the connection does
-            running.callback(_join_executors)
+            running.callback(_join_threads)
             yield lambda function, tasks: running.enter_context(closing(_map_with_ray_data(function, tasks)))
 
 
-def _join_executors() -> None:
-    """Wait for the threads of Ray Data, which it lets go of after two seconds.
+def _join_threads() -> None:
+    """Wait for the threads of Ray Data, which it lets go of soon after their work is no longer wanted.
 
     One that used the connection when it is closed would end this process.
     """
-    for thread in threading.enumerate():
-        if thread.name.startswith('StreamingExecutor'):
-            thread.join(timeout=60)
+    for name in ('StreamingExecutor', 'ray-data-metadata-prefetch', 'iter_threaded'):
+        for thread in threading.enumerate():
+            if thread.name.startswith(name):
+                thread.join(timeout=60)
 
 
 def _map_with_ray_data(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Generator[Any, None, None]:
