@@ -15,7 +15,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from PIL import Image
 from safetensors.torch import load_file
 from test_hostile_files import crops_with
-from test_survival import state
+from test_survival import assert_same_state
 
 from timm_convattn.data.pipeline import EpochSampler
 from timm_convattn.predictions import Predictions
@@ -190,9 +190,7 @@ def test_sigterm_to_the_launcher_alone_saves_leaves_no_process_and_goes_on_as_if
     assert checkpoint.name.startswith('epoch_') and not (parts / 'results.json').exists()
     for args in (['--resume', parts], [*options, '--output', whole]):
         finish(start(launch, root, 'finetune.py', *args))
-    ours, theirs = state(parts), state(whole)
-    for part in theirs:
-        assert ours[part] == theirs[part], part
+    assert_same_state(parts, whole)
 
 
 @pytest.mark.slow
@@ -208,9 +206,7 @@ def test_a_signal_to_one_process_in_the_middle_of_an_epoch_stops_both_and_the_ru
     assert 'Stopped after 1 epochs and 12 steps' in err  # of 7 an epoch
     for args in (['--resume', parts], [*options, '--output', whole]):
         finish(start(TWO, root, 'finetune.py', *args))
-    ours, theirs = state(parts), state(whole)
-    for part in theirs:
-        assert ours[part] == theirs[part], part
+    assert_same_state(parts, whole)
 
 
 def wait_for_file(path: Path, process: subprocess.Popen) -> None:

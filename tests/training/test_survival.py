@@ -49,6 +49,12 @@ def state(run: Path):
     }
 
 
+def assert_same_state(run: Path, other: Path) -> None:
+    ours, theirs = state(run), state(other)
+    for part in theirs:
+        assert ours[part] == theirs[part], part
+
+
 def resume(run: Path, *args: str) -> Path:
     args = ['--resume', str(run), *args]
     return finetune(resume_config(parse_config(args), args))
@@ -107,10 +113,8 @@ def test_a_run_that_is_killed_twenty_times_ends_as_one_that_is_not(root, tiny_cr
     process = start_script(script, '--resume', 'latest', '--output', parts, output=said)
     process.join()
     assert process.exitcode == 0, said.read_text()[-2000:]
-    ours, theirs = state(parts), state(whole)
-    for part in theirs:
-        assert ours[part] == theirs[part], part
-    assert len(theirs['log']) == 26
+    assert_same_state(parts, whole)
+    assert len(state(whole)['log']) == 26
 
 
 def test_preempted_run_saves_exits_with_the_signals_code_and_goes_on_as_if_nothing_had_been(root, tiny_crops, tmp_path):
@@ -138,10 +142,8 @@ def test_preempted_run_saves_exits_with_the_signals_code_and_goes_on_as_if_nothi
     epochs = len((run / 'log.jsonl').read_text().splitlines())
     resume(run, '--epochs', str(epochs + 1))
     run_script(script, *options, '--epochs', epochs + 1, '--output', tmp_path / 'whole')
-    ours, theirs = state(run), state(tmp_path / 'whole')
-    assert len(theirs['log']) == epochs + 1
-    for part in theirs:
-        assert ours[part] == theirs[part], part
+    assert len(state(tmp_path / 'whole')['log']) == epochs + 1
+    assert_same_state(run, tmp_path / 'whole')
 
 
 @pytest.fixture(scope='module')
@@ -181,8 +183,7 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before_and_ends_the_sam
         assert f'warning: the checkpoint {newest} is damaged' in capfd.readouterr().err
         assert (run / 'checkpoints' / f'damaged_{newest.name}').is_dir()
     assert before.is_dir()
-    ours, theirs = state(run), state(three_epochs)
-    assert all(ours[part] == theirs[part] for part in theirs)
+    assert_same_state(run, three_epochs)
 
 
 def test_run_without_one_good_checkpoint_says_so_and_touches_nothing(three_epochs, tmp_path):
@@ -225,8 +226,7 @@ def test_random_states_that_cannot_be_set_fall_back_to_the_checkpoint_before(thr
     rehash(newest)  # a disk that lies, or whoever can write the file
     resume(run)
     assert f'warning: the checkpoint {newest} is damaged' in capfd.readouterr().err
-    ours, theirs = state(run), state(three_epochs)
-    assert all(ours[part] == theirs[part] for part in theirs)
+    assert_same_state(run, three_epochs)
     assert not mark.exists()
 
 

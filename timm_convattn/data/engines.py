@@ -89,10 +89,9 @@ def _join_threads() -> None:
 
     One that used the connection when it is closed would end this process.
     """
-    for name in ('StreamingExecutor', 'ray-data-metadata-prefetch', 'iter_threaded'):
-        for thread in threading.enumerate():
-            if thread.name.startswith(name):
-                thread.join(timeout=60)
+    for thread in threading.enumerate():
+        if thread.name.startswith(('StreamingExecutor', 'ray-data-metadata-prefetch', 'iter_threaded')):
+            thread.join(timeout=60)
 
 
 def _map_with_ray_data(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Generator[Any, None, None]:
