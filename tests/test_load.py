@@ -71,7 +71,7 @@ def test_memory_is_flat_over_five_hundred_steps_of_the_training_loop(tiny_crops,
             seen.append((self.progress.step, resident()))
 
     monkeypatch.setattr(timm_convattn.training.finetune, 'Training', Watched)
-    options = ['--model', 'convattn', '--model-args', 'backbone=resnet10t', '--in-chans', '1', '--img-size', '32']
+    options = ['--model', 'convattn', '--model-args', 'backbone=test_resnet', '--in-chans', '1', '--img-size', '32']
     options += ['--batch-size', '8', '--epochs', '167', '--ema', '--clip-grad', '1', '--threads', '1']
     options += ['--evaluate-every', '10', '--checkpoint-every', '20', '--data', str(tiny_crops)]
     run = finetune(parse_config([*options, '--output', str(tmp_path / 'run')]))
@@ -121,7 +121,7 @@ def test_a_hundred_thousand_crops_build_and_train_in_the_memory_of_ten_thousand(
         place = tmp_path / str(frames)
         flir = write_frames(place / 'flir', frames, boxes_per_frame=100)
         built = peak(root, 'build_dataset.py', '--flir-root', flir, '--out', place / 'crops')
-        model = ['--model', 'test_resnet', '--img-size', 32, '--in-chans', 1, '--batch-size', 1_000, '--threads', 1]
+        model = ['--model', 'test_vit', '--img-size', 32, '--in-chans', 1, '--batch-size', 1_000, '--threads', 1]
         epochs = ['--epochs', 1, '--hflip', 0, '--rotation', 0, '--shear', 0]
         run = place / 'run'
         trained = peak(root, 'finetune.py', '--data', place / 'crops', '--output', run, *model, *epochs)

@@ -129,7 +129,7 @@ def test_two_processes_train_as_one_does_on_the_same_batches(root, tiny_crops, t
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='processes are found in /proc')
 def test_a_process_that_dies_ends_the_run_and_its_checkpoints_go_on(root, tiny_crops, tmp_path):
     run = tmp_path / 'run'
-    options = ['--model', 'resnet10t', '--data', tiny_crops, '--img-size', 32, '--batch-size', 4, '--epochs', 200]
+    options = ['--model', 'test_resnet', '--data', tiny_crops, '--img-size', 32, '--batch-size', 4, '--epochs', 200]
     process = start(TWO, root, 'finetune.py', *options, '--output', run)
     deadline = time.monotonic() + 120
     while not list(run.glob('checkpoints/epoch_*')):
@@ -272,7 +272,7 @@ def test_configurations_of_accelerate_are_taken_by_its_launcher(path):
     assert found == wanted[path.stem]
 
 
-TINY = ['--model', 'convattn', '--model-args', 'backbone=resnet10t', '--img-size', 32, '--batch-size', 4]
+TINY = ['--model', 'convattn', '--model-args', 'backbone=test_resnet', '--img-size', 32, '--batch-size', 4]
 
 
 @pytest.mark.slow

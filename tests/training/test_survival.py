@@ -82,7 +82,7 @@ def wait_for(condition, process):
 @pytest.mark.slow
 def test_a_run_that_is_killed_twenty_times_ends_as_one_that_is_not(root, tiny_crops, tmp_path):
     script, rng = root / 'train_scripts' / 'finetune.py', random.Random(0)
-    args = ['--model', 'convattn', '--model-args', 'backbone=resnet10t', 'attn_drop=0.2', '--drop-rate', 0.3]
+    args = ['--model', 'convattn', '--model-args', 'backbone=test_resnet', 'attn_drop=0.2', '--drop-rate', 0.3]
     args += ['--data', tiny_crops, '--img-size', 32, '--batch-size', 4, '--ema']
     args += ['--epochs', 26, '--gradient-accumulation', 2, '--warmup-epochs', 2, '--clip-grad', 1, '--threads', 1]
     whole, parts, said = tmp_path / 'whole', tmp_path / 'parts', tmp_path / 'said.txt'
