@@ -28,7 +28,8 @@ def make_run(run, folder, sure=3.0, held_out=0):
     said.save(place / 'validation.safetensors')
     if held_out:
         predictions(np.arange(held_out) % 2).save(place / 'held_out.safetensors')
-    config = flat(parse_config([*run.args(), '--output', str(place)]))
+    start = ['--init-from', f'local-dir:{folder / run.start.name / "model"}'] if run.start else []
+    config = flat(parse_config([*run.args(), *start, '--output', str(place)]))
     (place / 'config.yaml').write_text(yaml.safe_dump(config))
     data = {'source': run.data.source, 'origin': run.data.origin, 'repo_id': None, 'split': 'validation'}
     data |= {'sha256': run.data.validation_sha256, 'class_names': list(run.data.class_names)}

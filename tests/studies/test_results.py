@@ -158,6 +158,7 @@ def test_a_file_that_holds_no_results_is_named_and_left_out(made, data, content)
         ('training.config.seed', 1, 'is of a run with other options: seed 1 instead of 0'),
         ('training.config.lr', 0.1, 'is of a run with other options: lr 0.1 instead of 0.001'),
         ('training.config.model', 'resnet18', "model 'resnet18' instead of 'aresnet18_relmha'"),
+        ('training.config.init_from', 'local-dir:runs/x/model', "init_from 'local-dir:runs/x/model' instead of None"),
         ('data.sha256', 'f' * 64, 'was measured on other crops (ffffffffffff)'),
         ('data.class_names', ['person'], 'was measured on other crops'),
     ],
@@ -173,6 +174,21 @@ def test_an_option_that_the_study_gives_has_to_be_recorded_and_another_need_not(
     assert gather(made[0], 'table2', data, made[1]).problems == []
     bend(path, 'training.config.lr', delete=True)
     assert 'lr None instead of 0.001' in only_problem(made, data)
+
+
+def test_a_run_that_started_elsewhere_than_the_study_says_is_refused_and_evidence_need_not_say_where(
+    write, data, tmp_path
+):
+    rows = {'plain': {'model': 'resnet18'}, 'ours': {'model': 'aresnet18_relmha', 'start': 'plain'}}
+    run = read_matrix(write(seeds=[0], studies={'rows': {'rows': rows}})).runs('rows', 'ours', data)[0]
+    path = make_run(run, tmp_path / 'runs') / 'results.json'
+    assert read_results(run, tmp_path / 'runs')
+    path.write_text(json.dumps(without_places(json.loads(path.read_text()))))
+    assert read_results(run, tmp_path / 'runs')['training']['config']['init_from'] == 'local-dir:model'
+    for start in (None, 'local-dir:runs/other/model'):
+        bend(path, 'training.config.init_from', start)
+        with pytest.raises(InputError, match=f'init_from {start!r} instead of the weights of {run.start.name}'):
+            read_results(run, tmp_path / 'runs')
 
 
 def test_where_a_run_was_made_and_how_its_batches_were_shared_is_free(made, data):

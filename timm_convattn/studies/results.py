@@ -5,7 +5,7 @@ import math
 import reprlib
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from timm_convattn.errors import InputError
@@ -113,6 +113,17 @@ def _differing_options(record: dict[str, Any], run: Run) -> Iterator[str]:
         value = run.seed if key == 'seed' else wanted[key]
         if key not in FREE and recorded.get(key) != value:
             yield f'{key} {reprlib.repr(recorded.get(key))} instead of {reprlib.repr(value)}'
+    given, start = recorded.get('init_from'), None if run.start is None else run.start.name
+    if not _starts_from(given, start):
+        yield f'init_from {reprlib.repr(given)} instead of {f"the weights of {start}" if start else None}'
+
+
+def _starts_from(given: Any, start: str | None) -> bool:
+    """Whether recorded weights to start from are those of a run; kept evidence may no longer say where they lay."""
+    if given is None or start is None:
+        return given is start
+    place = PurePath(str(given)).parent  # of `local-dir:RUNS/NAME/model`, or of `local-dir:model`
+    return place.name in (start, '')
 
 
 @lru_cache
