@@ -1,10 +1,9 @@
 """finetune.py, whose second process gets SIGTERM at its step STOP_AT."""
 
 import os
-import runpy
 import signal
-import sys
-from pathlib import Path
+
+from finetune_itself import run_finetune
 
 from timm_convattn.training import loop
 
@@ -19,6 +18,4 @@ def learning_rate(config, step, steps_per_epoch):
 
 
 loop.learning_rate = learning_rate
-script = Path(__file__).parents[2] / 'train_scripts' / 'finetune.py'
-sys.argv[0] = str(script)
-runpy.run_path(str(script), run_name='__main__')
+run_finetune()

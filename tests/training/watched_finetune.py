@@ -2,13 +2,13 @@
 
 import atexit
 import os
-import runpy
 import sys
 from pathlib import Path
 
 import safetensors.numpy
 import safetensors.torch
 import torch
+from finetune_itself import run_finetune
 
 written = set()
 
@@ -38,6 +38,4 @@ noted(safetensors.torch, 'serialize_file', 1)
 noted(safetensors.numpy, 'serialize_file', 1)
 record = Path(f'{os.environ["WRITTEN"]}.{os.environ["RANK"]}')
 atexit.register(lambda: record.write_text('\n'.join(sorted(written))))
-script = Path(__file__).parents[2] / 'train_scripts' / 'finetune.py'
-sys.argv[0] = str(script)
-runpy.run_path(str(script), run_name='__main__')
+run_finetune()
