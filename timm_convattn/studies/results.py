@@ -104,7 +104,7 @@ def _defects(record: Any) -> Iterator[str]:
 
 
 def _differing_options(record: dict[str, Any], run: Run) -> Iterator[str]:
-    """Say which of the options that the study gives, and its seed, the run was not made with."""
+    """Say which of the options that the study gives, its seed and its start, the run was not made with."""
     recorded, processes = dict(record['training']['config']), record['environment']['hardware']['processes']
     if type(recorded.get('batch_size')) is int:
         recorded['batch_size'] *= processes  # which share a batch
