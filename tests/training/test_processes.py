@@ -131,11 +131,7 @@ def test_a_process_that_dies_ends_the_run_and_its_checkpoints_go_on(root, tiny_c
     run = tmp_path / 'run'
     options = ['--model', 'test_resnet', '--data', tiny_crops, '--img-size', 32, '--batch-size', 4, '--epochs', 200]
     process = start(TWO, root, 'finetune.py', *options, '--output', run)
-    deadline = time.monotonic() + 120
-    while not list(run.glob('checkpoints/epoch_*')):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_file(run, 'checkpoints/epoch_*', process)
     second = next(pid for pid in children(process.pid) if environment(pid).get('RANK') == '1')
     os.kill(second, signal.SIGKILL)
     out, err = process.communicate(timeout=120)
@@ -179,7 +175,7 @@ def test_sigterm_to_the_launcher_alone_saves_leaves_no_process_and_goes_on_as_if
     options = ['--model', 'test_resnet', '--data', tiny_crops, '--img-size', 32, '--batch-size', 4, '--epochs', 50]
     options += ['--ema', '--keep', 1, '--checkpoint-every', 1000, '--evaluate-every', 1000]
     process = start(launch, root, 'finetune.py', *options, '--output', parts)
-    wait_for_file(parts / 'log.jsonl', process)
+    wait_for_file(parts, 'log.jsonl', process)
     training = children(process.pid)
     process.terminate()
     _, err = process.communicate(timeout=120)  # until all that it started are gone
@@ -209,9 +205,9 @@ def test_a_signal_to_one_process_in_the_middle_of_an_epoch_stops_both_and_the_ru
     assert_same_state(parts, whole)
 
 
-def wait_for_file(path: Path, process: subprocess.Popen) -> None:
+def wait_for_file(run: Path, pattern: str, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 120
-    while not path.exists():
+    while not list(run.glob(pattern)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
