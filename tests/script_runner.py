@@ -14,6 +14,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from unittest import mock
 
+from accelerate.state import AcceleratorState, GradientState
+
 HEAVY = ['timm_convattn.hub.publishing', 'timm_convattn.training.finetune']  # what scripts spend seconds to import
 
 
@@ -26,7 +28,14 @@ def run_script(script: Path, *args: object) -> CompletedProcess[str]:
             runpy.run_path(str(script), run_name='__main__')
         except SystemExit as stopped:
             status = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
+    forget_accelerate()
     return CompletedProcess(command, status, out.getvalue(), err.getvalue())
+
+
+def forget_accelerate() -> None:
+    """Make accelerate forget what it keeps for a whole process, so that the next run starts as in one of its own."""
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
 
 
 def start_script(script: Path, *args: object, output: Path) -> multiprocessing.Process:

@@ -7,7 +7,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState, GradientState
 from documents import ROOT, commands, launched, read_command, snippets
 from script_runner import run_script
 
@@ -79,8 +78,6 @@ def run_command(words):
         return run_command_line(words)
     script, args = launched(words) if words[0] == 'accelerate' else (ROOT / words[1], words[2:])
     finished = run_script(script, *args, *shortening(script.name, args))
-    AcceleratorState._reset_state(True)  # as a process of its own would find it
-    GradientState._reset_state()
     assert finished.returncode == 0, f'{shlex.join(words)}\n{finished.stdout}\n{finished.stderr}'
     return finished.stdout
 

@@ -1,7 +1,7 @@
 """Small runs, and a clean accelerate for every run in this process."""
 
 import pytest
-from accelerate.state import AcceleratorState, GradientState
+from script_runner import forget_accelerate
 
 from timm_convattn.training.config import parse_config
 
@@ -13,10 +13,10 @@ TINY = [
 
 @pytest.fixture(autouse=True)
 def _clean_accelerate():
-    """Accelerate keeps its state for the whole process; each run of a test starts as a process would."""
+    """Each run of a test finds accelerate as in a process of its own, whatever ran in this one before."""
+    forget_accelerate()
     yield
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
+    forget_accelerate()
 
 
 @pytest.fixture
