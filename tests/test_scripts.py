@@ -61,7 +61,7 @@ def test_validate_refuses_crops_of_other_classes(root, short_run, flir_writer, t
         writer.split(split, [[('person', [1, 1, 20, 20]), ('car', [1, 1, 20, 20])]])
     build_crops(writer.folder, tmp_path / 'crops', classes='two_class')
     model = f'local-dir:{short_run[0] / "model"}'
-    finished = run(root, sys.executable, 'train_scripts/validate.py', '--model', model, '--data', tmp_path / 'crops')
+    finished = run_script(root / 'train_scripts' / 'validate.py', '--model', model, '--data', tmp_path / 'crops')
     assert finished.returncode == 1
     assert finished.stderr.splitlines()[-1].startswith(
         'error: The model knows 4 classes (person, vehicle, bicycle, dog)'
