@@ -1,5 +1,6 @@
 """What every test stands on: no network, no cache but a temporary one, one thread a process."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -19,10 +20,13 @@ os.environ.update(
     TQDM_DISABLE='1',
 )
 
+gc.disable()  # until all is imported: what imports make stays, and is looked through in vain
+
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from flir_writer import FlirWriter  # noqa: E402
+from made_once import made_once  # noqa: E402
 from PIL import Image  # noqa: E402
 
 torch.set_num_threads(1)
@@ -50,10 +54,17 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
+def pytest_collection_finish():
+    """What is there when the first test begins stays to the end: no collection looks through it again."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_unconfigure(config):
     """Nothing of a run is left behind; under xdist its first process comes last and clears for all."""
     if _IS_OURS:
         shutil.rmtree(_HOME, ignore_errors=True)
+    gc.freeze()  # the interpreter's own last collection would take a second
 
 
 @pytest.fixture(autouse=True)
@@ -80,9 +91,13 @@ def flir_writer(tmp_path):
 
 
 @pytest.fixture(scope='session')
-def tiny_frames(tmp_path_factory):
+def tiny_frames():
     """A FLIR folder of small frames, one object in each: 28 to train, 11 to validate, of three kinds; no dog."""
-    writer = FlirWriter(tmp_path_factory.mktemp('tiny') / 'flir', size=(64, 48))
+    return made_once('tiny_frames', _draw_frames) / 'flir'
+
+
+def _draw_frames(folder):
+    writer = FlirWriter(folder / 'flir', size=(64, 48))
     kinds = ['person', 'car', 'bicycle']
     for split, count in (('train', 28), ('val', 11)):
         writer.split(split, [[(kinds[i % 3], [2, 2, 40, 40])] for i in range(count)])
@@ -91,7 +106,6 @@ def tiny_frames(tmp_path_factory):
             stripes = 120 * (np.arange(64) // 6 % 2)
             pixels = noise + [20, 180, stripes][index % 3]
             Image.fromarray(pixels.astype(np.uint8)).save(path, quality=95)
-    return writer.folder
 
 
 @pytest.fixture(scope='session')
@@ -99,5 +113,4 @@ def tiny_crops(tiny_frames):
     """The crops of these frames."""
     from timm_convattn.data.crops import build_crops
 
-    build_crops(tiny_frames, tiny_frames.parent / 'crops')
-    return tiny_frames.parent / 'crops'
+    return made_once('tiny_crops', lambda folder: build_crops(tiny_frames, folder / 'crops')) / 'crops'

@@ -7,8 +7,8 @@ import sys
 import time
 
 import pytest
+from made_once import trained_run
 from script_runner import run_script
-from trained import trained_run
 
 LAUNCH = [sys.executable, '-m', 'accelerate.commands.launch']
 

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from made_once import trained_run
 from packaging.requirements import Requirement
 from packaging.version import Version
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from script_runner import run_script
-from trained import trained_run
 
 from timm_convattn.data.flir import Frame, read_annotations, read_frame
 from timm_convattn.data.thermal_scenes import write_scenes

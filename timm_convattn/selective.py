@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import scipy.optimize
 import scipy.special
-import scipy.stats
 
 from timm_convattn.errors import InputError
 
@@ -184,7 +183,8 @@ def choose_threshold(sureness: Floats, hits: Bools, wanted_risk: float, certaint
     answers = np.round(curve.coverage[places] * len(hits))
     wrong = np.round(curve.risk[places] * answers)
     doubt = (1 - certainty) / len(places)
-    bounds = np.where(wrong < answers, scipy.stats.beta.ppf(1 - doubt, wrong + 1, np.maximum(answers - wrong, 1)), 1.0)
+    right = np.maximum(answers - wrong, 1)  # where none is, the bound is 1
+    bounds = np.where(wrong < answers, scipy.special.betaincinv(wrong + 1, right, 1 - doubt), 1.0)
     good = places[bounds <= wanted_risk]
     if not len(good):
         raise InputError(

@@ -18,8 +18,8 @@ from timm_convattn.benchmarks.input import measure_input
 from timm_convattn.benchmarks.measure import Growth, Row
 from timm_convattn.benchmarks.models import measure_models
 from timm_convattn.environment import describe_environment
-from timm_convattn.errors import exit_on_input_error
 from timm_convattn.files import write_json
+from timm_convattn.program import as_program
 from timm_convattn.report import format_benchmark
 
 
@@ -68,5 +68,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == '__main__':
-    with exit_on_input_error():
+    with as_program():
         main(tyro.cli(Args, description=__doc__))

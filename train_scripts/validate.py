@@ -12,11 +12,12 @@ import tyro
 from accelerate import Accelerator
 
 from timm_convattn.data.sources import open_crops
-from timm_convattn.errors import InputError, exit_on_input_error
+from timm_convattn.errors import InputError
 from timm_convattn.figures import draw_predicted, plot_confusion_matrix, rejected_crops
 from timm_convattn.files import write_json
 from timm_convattn.networks import load_network
 from timm_convattn.predictions import Predictions
+from timm_convattn.program import as_program
 from timm_convattn.rejection import Rejection, load_rejection
 from timm_convattn.report import format_metrics, format_rejection
 from timm_convattn.selective import confidence, selective_metrics
@@ -102,5 +103,5 @@ def draw_rejected(path: Path, crops: Any, predictions: Predictions, sureness: An
 
 
 if __name__ == '__main__':
-    with exit_on_input_error():
+    with as_program():
         main(tyro.cli(Args, description=__doc__))

@@ -34,7 +34,7 @@ def test_input_is_measured_in_images_and_grows_with_the_crops(tiny_crops, monkey
 
 @pytest.mark.slow
 def test_building_is_measured_in_fresh_processes_in_time_and_memory(tiny_frames):
-    rows, (grown,) = measure_build(0.01, flir_root=tiny_frames, shares=(0.5, 1.0), repeats=2)
+    rows, (grown,) = measure_build(0.01, flir_root=tiny_frames, shares=(0.5, 1.0), repeats=1)
     assert [(row.case.rpartition(', ')[2], row.peer, row.unit) for row in rows[:3]] == [
         ('2 processes', '1 process', 's'),
         ('1 process', 'decoding alone', 's'),

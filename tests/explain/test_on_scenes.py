@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import timm
+from made_once import trained_run
 from PIL import Image
 from silhouettes import draw_crops
-from trained import trained_run
 
 from timm_convattn.explain import explain
 from timm_convattn.networks import load_network

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from made_once import made_once
 from script_runner import run_script
 
 MATRIX = {
@@ -32,17 +33,22 @@ def reproduce(root, *args):
 
 
 @pytest.fixture(scope='session')
-def matrix_file(tmp_path_factory):
+def matrix_file():
     """The matrix of the study."""
-    path = tmp_path_factory.mktemp('matrix') / 'small.yaml'
-    path.write_text(yaml.safe_dump(MATRIX, sort_keys=False))
-    return path
+
+    def write(folder):
+        (folder / 'small.yaml').write_text(yaml.safe_dump(MATRIX, sort_keys=False))
+
+    return made_once('matrix', write) / 'small.yaml'
 
 
 @pytest.fixture(scope='session')
-def studied(root, matrix_file, tiny_crops, tmp_path_factory):
+def studied(root, matrix_file, tiny_crops):
     """The folder of the finished study."""
-    out = tmp_path_factory.mktemp('studied') / 'studies'
-    made = reproduce(root, 'table2', '--scale', matrix_file, '--data', tiny_crops, '--out', out, '--jobs', '2')
-    assert made.returncode == 0, made.stdout + made.stderr
-    return out
+
+    def study(folder):
+        command = ['table2', '--scale', matrix_file, '--data', tiny_crops, '--out', folder / 'studies', '--jobs', '2']
+        made = reproduce(root, *command)
+        assert made.returncode == 0, made.stdout + made.stderr
+
+    return made_once('studied', study) / 'studies'

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from PIL import Image
 from safetensors.torch import load_file
+from script_runner import run_script
 from test_hostile_files import crops_with
 from test_survival import assert_same_state
 
@@ -37,6 +39,13 @@ def finish(process):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out
+
+
+def run_alone(root, script, *args):
+    """Run a script in this process, as one that is launched alone would."""
+    finished = run_script(root / 'train_scripts' / script, *args, '--threads', '1')
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
 
 
 @pytest.fixture(scope='module')
@@ -88,10 +97,8 @@ def test_two_processes_evaluate_every_crop_once_in_its_order(two, root, tmp_path
     folder, _ = two  # 11 crops: neither batch size shares them evenly
     outs = [tmp_path / f'{number}.json' for number in (1, 2)]
     options = ['--model', f'local-dir:{folder / "model"}', '--data', data_of(folder), '--batch-size', batch_size]
-    for process in [
-        start(launch, root, 'validate.py', *options, '--out', out) for launch, out in zip((ONE, TWO), outs, strict=True)
-    ]:
-        finish(process)
+    run_alone(root, 'validate.py', *options, '--out', outs[0])
+    finish(start(TWO, root, 'validate.py', *options, '--out', outs[1]))
     one, both = (json.loads(out.read_text())['metrics'] for out in outs)
     assert one.pop('loss') == pytest.approx(both.pop('loss'), rel=1e-5)
     assert one == both
@@ -102,27 +109,39 @@ def data_of(folder: Path) -> str:
     return json.loads((folder / 'results.json').read_text())['training']['config']['data']
 
 
+# a network without batch norms: batches are all that processes share, and nothing is made of last bits
+VIT = ['--model', 'vit_tiny_patch16_224', '--model-args', 'patch_size=8', 'depth=2', '--img-size', 32]
+VIT += ['--optimizer', 'momentum', '--lr', 0.003, '--schedule', 'constant', '--clip-grad', 1]
+
+
+@pytest.fixture(scope='module')
+def vit_of_two(root, tiny_crops, tmp_path_factory):
+    """A run of two processes on that network, averaged."""
+    folder = tmp_path_factory.mktemp('vit') / 'run'
+    options = [*VIT, '--data', tiny_crops, '--batch-size', 4, '--epochs', 17, '--ema', '--output', folder]
+    finish(start(TWO, root, 'finetune.py', *options))
+    return folder
+
+
 @pytest.mark.slow
-def test_two_processes_train_as_one_does_on_the_same_batches(root, tiny_crops, tmp_path):
-    # a network without batch norms, whose batches are all that the processes share
-    options = ['--model', 'vit_tiny_patch16_224', '--model-args', 'patch_size=8', 'depth=2', '--data', tiny_crops]
-    options += ['--img-size', 32, '--epochs', 17, '--optimizer', 'momentum', '--lr', 0.01, '--clip-grad', 1, '--ema']
-    runs = {
-        1: start(ONE, root, 'finetune.py', *options, '--batch-size', 8, '--output', tmp_path / '1'),
-        2: start(TWO, root, 'finetune.py', *options, '--batch-size', 4, '--output', tmp_path / '2'),
-    }
-    for process in runs.values():
-        finish(process)
-    logs = [[json.loads(line) for line in (tmp_path / str(n) / 'log.jsonl').read_text().splitlines()] for n in runs]
+def test_two_processes_train_as_one_does_on_the_same_batches(root, vit_of_two, tmp_path):
+    runs = tmp_path / 'one', vit_of_two
+    options = [*VIT, '--data', data_of(vit_of_two), '--batch-size', 8, '--epochs', 17, '--ema']
+    run_alone(root, 'finetune.py', *options, '--output', runs[0])
+    logs = [[json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()] for run in runs]
     assert logs[0][-1]['step'] == logs[1][-1]['step'] == 51
     for key in ('train_loss', 'validation_loss', 'learning_rate'):
         ours, theirs = (torch.tensor([entry[key] for entry in log]) for log in logs)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
-    logits = [Predictions.load(tmp_path / str(n) / 'validation.safetensors').logits for n in runs]
+    logits = [Predictions.load(run / 'validation.safetensors').logits for run in runs]
     torch.testing.assert_close(*map(torch.from_numpy, logits), rtol=1e-3, atol=1e-4)
-    weights = [load_file(tmp_path / str(n) / 'model' / 'model.safetensors') for n in runs]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-4)
+    assert_near(*(load_file(run / 'model' / 'model.safetensors') for run in runs))
+
+
+def assert_near(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -139,10 +158,9 @@ def test_a_process_that_dies_ends_the_run_and_its_checkpoints_go_on(root, tiny_c
     assert 'Signal 9 (SIGKILL)' in err + out
     assert not (run / 'results.json').exists()
 
-    alone = start(ONE, root, 'finetune.py', '--resume', run)
-    _, err = alone.communicate(timeout=120)
+    alone = run_script(root / 'train_scripts' / 'finetune.py', '--resume', run)
     assert alone.returncode == 1
-    assert 'error: The run was made by 2 process(es), this is 1' in err
+    assert 'error: The run was made by 2 process(es), this is 1' in alone.stderr
     epochs = len((run / 'log.jsonl').read_text().splitlines())
     finish(start(TWO, root, 'finetune.py', '--resume', run, '--epochs', epochs + 1))
     assert (run / 'results.json').exists()
@@ -165,44 +183,59 @@ def test_an_error_in_one_process_ends_the_run_with_its_sentence(root, tmp_path):
     assert not (tmp_path / 'run' / 'results.json').exists()
 
 
+# long enough to be stopped, and with no checkpoint but that of the signal
+LONG = ['--model', 'test_resnet', '--img-size', 32, '--batch-size', 2, '--epochs', 25, '--ema', '--keep', 1]
+LONG += ['--checkpoint-every', 1000, '--evaluate-every', 1000]
+LONG += ['--seed', 4]  # whose losses add up to something else where the sums of both are averaged in between
+
+
+@pytest.fixture(scope='module')
+def whole_runs(root, tiny_crops, tmp_path_factory):
+    """Gives a run that nothing stopped, by how it is launched."""
+    folder, options = tmp_path_factory.mktemp('whole'), [*LONG, '--data', tiny_crops, '--output']
+
+    @cache
+    def make(name):
+        if name == 'one':
+            run_alone(root, 'finetune.py', *options, folder / name)
+        else:
+            finish(start(TWO, root, 'finetune.py', *options, folder / name))
+        return folder / name
+
+    return make
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='processes are found in /proc')
-@pytest.mark.parametrize(('launch', 'status'), [(ONE, -signal.SIGTERM), (TWO, 1)], ids=['one', 'two'])
+@pytest.mark.parametrize(('name', 'launch', 'status'), [('one', ONE, -signal.SIGTERM), ('two', TWO, 1)])
 def test_sigterm_to_the_launcher_alone_saves_leaves_no_process_and_goes_on_as_if_nothing_had_been(
-    root, tiny_crops, tmp_path, launch, status
+    root, tiny_crops, whole_runs, tmp_path, name, launch, status
 ):
-    parts, whole = tmp_path / 'parts', tmp_path / 'whole'
-    options = ['--model', 'test_resnet', '--data', tiny_crops, '--img-size', 32, '--batch-size', 4, '--epochs', 50]
-    options += ['--ema', '--keep', 1, '--checkpoint-every', 1000, '--evaluate-every', 1000]
-    process = start(launch, root, 'finetune.py', *options, '--output', parts)
-    wait_for_file(parts, 'log.jsonl', process)
+    run = tmp_path / 'run'
+    process = start(launch, root, 'finetune.py', *LONG, '--data', tiny_crops, '--output', run)
+    wait_for_file(run, 'log.jsonl', process)
     training = children(process.pid)
     process.terminate()
     _, err = process.communicate(timeout=120)  # until all that it started are gone
     assert process.returncode == status
-    assert f'Go on with: accelerate launch train_scripts/finetune.py --resume {parts}' in err
+    assert f'Go on with: accelerate launch train_scripts/finetune.py --resume {run}' in err
     assert training and not any(is_running(pid) for pid in training)
-    (checkpoint,) = (parts / 'checkpoints').iterdir()
-    assert checkpoint.name.startswith('epoch_') and not (parts / 'results.json').exists()
-    for args in (['--resume', parts], [*options, '--output', whole]):
-        finish(start(launch, root, 'finetune.py', *args))
-    assert_same_state(parts, whole)
+    (checkpoint,) = (run / 'checkpoints').iterdir()
+    assert checkpoint.name.startswith('epoch_') and not (run / 'results.json').exists()
+    finish(start(launch, root, 'finetune.py', '--resume', run))
+    assert_same_state(run, whole_runs(name))
 
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_in_the_middle_of_an_epoch_stops_both_and_the_run_goes_on_bit_for_bit(
-    root, tiny_crops, tmp_path
+    root, tiny_crops, whole_runs, tmp_path
 ):
-    parts, whole = tmp_path / 'parts', tmp_path / 'whole'
-    options = ['--model', 'test_resnet', '--data', tiny_crops, '--img-size', 32, '--batch-size', 2, '--epochs', 3]
-    options += ['--seed', 4]  # whose losses add up to something else where the sums of both are averaged in between
-    stopped = Path(__file__).with_name('stopped_finetune.py')
-    process = start(TWO, root, stopped, *options, '--output', parts, STOP_AT='11')
+    run, stopped = tmp_path / 'run', Path(__file__).with_name('stopped_finetune.py')
+    process = start(TWO, root, stopped, *LONG, '--data', tiny_crops, '--output', run, STOP_AT='11')
     _, err = process.communicate(timeout=120)
     assert 'Stopped after 1 epochs and 12 steps' in err  # of 7 an epoch
-    for args in (['--resume', parts], [*options, '--output', whole]):
-        finish(start(TWO, root, 'finetune.py', *args))
-    assert_same_state(parts, whole)
+    finish(start(TWO, root, 'finetune.py', '--resume', run))
+    assert_same_state(run, whole_runs('two'))
 
 
 def wait_for_file(run: Path, pattern: str, process: subprocess.Popen) -> None:
@@ -272,7 +305,7 @@ TINY = ['--model', 'convattn', '--model-args', 'backbone=test_resnet', '--img-si
 
 
 @pytest.mark.slow
-def test_fsdp_trains_saves_whole_weights_and_resumes(root, tiny_crops, tmp_path):
+def test_fsdp_trains_saves_whole_weights_and_resumes(root, tiny_crops, vit_of_two, tmp_path):
     launch = [*LAUNCH[:3], '--config_file', CONFIGURATIONS / 'fsdp.yaml', '--num_processes', '2']
     launch = [*map(str, launch), '--mixed_precision', 'no', '--main_process_port', '0']
 
@@ -280,17 +313,11 @@ def test_fsdp_trains_saves_whole_weights_and_resumes(root, tiny_crops, tmp_path)
         command = [*launch, str(Path(__file__).parent / 'fsdp_on_cpu.py'), *map(str, args), '--threads', '1']
         return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    # without batch norms, which make much of the last bits of a map of one position
-    options = ['--model', 'vit_tiny_patch16_224', '--model-args', 'patch_size=8', 'depth=2', '--img-size', 32]
-    options += ['--data', tiny_crops, '--batch-size', 4, '--optimizer', 'momentum', '--schedule', 'constant']
-    sharded, plain = tmp_path / 'sharded', tmp_path / 'plain'
-    finish(train(*options, '--epochs', 2, '--output', sharded))
-    finish(train('--resume', sharded, '--epochs', 3))
-    finish(start(TWO, root, 'finetune.py', *options, '--epochs', 3, '--output', plain))
-    weights = [load_file(run / 'model' / 'model.safetensors') for run in (sharded, plain)]
-    assert weights[0].keys() == weights[1].keys()
-    for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-4)
+    options, run = [*VIT, '--data', tiny_crops, '--batch-size', 4], tmp_path / 'run'
+    finish(train(*options, '--epochs', 2, '--output', run))
+    finish(train('--resume', run, '--epochs', 17))
+    last = vit_of_two / 'checkpoints' / 'epoch_0017_batch_000000' / 'model.safetensors'  # as it is, not averaged
+    assert_near(load_file(run / 'model' / 'model.safetensors'), load_file(last))
     refused = train(*options, '--ema', '--output', tmp_path / 'averaged')
     assert 'error: No process has all weights to average where FSDP shares them out' in refused.communicate()[1]
 
