@@ -54,7 +54,7 @@ def num_pictures(cell):
 def executed(root, tmp_path_factory):
     """The notebook on few drawn scenes: its cells, and the folder that it wrote."""
     folder = tmp_path_factory.mktemp('notebook')
-    cells = execute(root, folder, SCENES=(90, 25), EPOCHS=5, ERROR_RATE=0.6, THREADS=1)
+    cells = execute(root, folder, SCENES=(60, 20), EPOCHS=5, ERROR_RATE=0.6, THREADS=1)
     (work,) = (folder / 'runs').iterdir()
     return cells, work
 

@@ -84,7 +84,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(root, short_run, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130
     assert f'--resume {tmp_path / "run"}' in stderr
     assert 'Traceback' not in stderr

@@ -72,7 +72,7 @@ def rehash(checkpoint: Path) -> None:
 
 
 def wait_for(condition, process):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not condition():
         assert process.is_alive(), 'the run ended before it was killed'
         assert time.monotonic() < deadline
