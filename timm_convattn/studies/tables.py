@@ -43,7 +43,7 @@ def as_markdown(table: Table) -> str:
 def format_study(record: dict[str, Any]) -> str:
     """Show a study in Markdown: what was found, the table, and each class where the classes are what is compared."""
     tables = [study_table(record), *([class_table(record)] if record['score'] == 'macro_f1' else [])]
-    return '\n\n'.join([as_list(verdict(record)), *map(as_markdown, tables)])
+    return '\n\n'.join(part for part in (as_list(verdict(record)), *map(as_markdown, tables)) if part)
 
 
 def format_selection(record: dict[str, Any]) -> str:
