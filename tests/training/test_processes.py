@@ -207,7 +207,9 @@ def whole_runs(root, tiny_crops, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='processes are found in /proc')
-@pytest.mark.parametrize(('name', 'launch', 'status'), [('one', ONE, -signal.SIGTERM), ('two', TWO, 1)])
+@pytest.mark.parametrize(
+    ('name', 'launch', 'status'), [('one', ONE, -signal.SIGTERM), ('two', TWO, 1)], ids=['one', 'two']
+)
 def test_sigterm_to_the_launcher_alone_saves_leaves_no_process_and_goes_on_as_if_nothing_had_been(
     root, tiny_crops, whole_runs, tmp_path, name, launch, status
 ):
