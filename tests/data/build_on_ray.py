@@ -14,7 +14,7 @@ from pathlib import Path
 folder = Path(tempfile.mkdtemp(prefix='ray.'))  # short, for the sake of the sockets in it
 (folder / 'ray').mkdir()  # where the test utility notes the address, and does not make it
 os.environ |= {'RAY_TMPDIR': str(folder), 'RAY_USAGE_STATS_ENABLED': '0'}
-os.environ['RAY_worker_niceness'] = '0'  # else they get only the time that no other test wants
+os.environ |= {'RAY_worker_niceness': '0'}  # else they get only the time that no other test wants
 os.environ['RAY_ENABLE_AUTO_CONNECT'] = '0'  # as `ray_cluster` sets it where it is the first to import ray
 
 import ray  # noqa: E402  it reads the environment
