@@ -32,18 +32,19 @@ from PIL import Image  # noqa: E402
 torch.set_num_threads(1)
 
 
-# files that take half a minute and more, the longest first: a worker that begins one last would be waited for
-LONGEST = ['processes', 'load', 'reproduce', 'examples', 'ray', 'scripts', 'survival', 'space', 'pages', 'models']
-LONGEST += [
+# files that take a minute and more, the longest first: a worker that begins one last would be waited for
+LONGEST = [
+    'processes',
+    'load',
+    'reproduce',
+    'examples',
+    'ray',
+    'scripts',
+    'survival',
+    'space',
+    'pages',
+    'models',
     'finetune',
-    'engines',
-    'timm_suite',
-    'capture',
-    'export',
-    'hostile_files',
-    'others',
-    'on_scenes',
-    'numerics',
 ]
 
 
