@@ -1,5 +1,6 @@
 """What every test stands on: no network, no cache but a temporary one, one thread a process."""
 
+import atexit
 import gc
 import os
 import shutil
@@ -21,6 +22,7 @@ os.environ.update(
 )
 
 gc.disable()  # until all is imported: what imports make stays, and is looked through in vain
+atexit.register(gc.freeze)  # at the end as well, which would take a second
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -64,7 +66,6 @@ def pytest_unconfigure(config):
     """Nothing of a run is left behind; under xdist its first process comes last and clears for all."""
     if _IS_OURS:
         shutil.rmtree(_HOME, ignore_errors=True)
-    gc.freeze()  # the interpreter's own last collection would take a second
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +89,21 @@ def flir_writer(tmp_path):
         return FlirWriter(tmp_path / 'flir', layout, **kwargs)
 
     return make
+
+
+@pytest.fixture
+def ray_variables():
+    """The environment of a process that has a Ray cluster of its own, whose folder goes when the test ends."""
+    folder = Path(tempfile.mkdtemp(prefix='ray.'))  # short, for the sake of the sockets in it
+    (folder / 'ray').mkdir()  # where Ray's test utility notes the address, and does not make it
+    variables = {
+        'RAY_TMPDIR': str(folder),
+        'RAY_USAGE_STATS_ENABLED': '0',
+        'RAY_ENABLE_AUTO_CONNECT': '0',  # as `ray_cluster` sets it where it is the first to import ray
+        'RAY_worker_niceness': '0',  # else workers get only the time that no other test wants
+    }
+    yield os.environ | variables
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope='session')

@@ -4,24 +4,15 @@ python build_on_ray.py FRAMES BROKEN_FRAMES OUT. A process of its own, since Ray
 are when a connection is closed.
 """
 
-import os
-import shutil
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
-folder = Path(tempfile.mkdtemp(prefix='ray.'))  # short, for the sake of the sockets in it
-(folder / 'ray').mkdir()  # where the test utility notes the address, and does not make it
-os.environ |= {'RAY_TMPDIR': str(folder), 'RAY_USAGE_STATS_ENABLED': '0'}
-os.environ |= {'RAY_worker_niceness': '0'}  # else they get only the time that no other test wants
-os.environ['RAY_ENABLE_AUTO_CONNECT'] = '0'  # as `ray_cluster` sets it where it is the first to import ray
+import ray
+from ray.cluster_utils import Cluster
 
-import ray  # noqa: E402  it reads the environment
-from ray.cluster_utils import Cluster  # noqa: E402
-
-from timm_convattn.data.crops import build_crops  # noqa: E402
-from timm_convattn.errors import InputError  # noqa: E402
+from timm_convattn.data.crops import build_crops
+from timm_convattn.errors import InputError
 
 shutdown = ray.shutdown
 
@@ -44,4 +35,3 @@ try:
         print(error)
 finally:
     nodes.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)

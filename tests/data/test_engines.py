@@ -35,7 +35,7 @@ def test_results_come_in_the_order_of_the_tasks(num_proc):
 
 
 @pytest.mark.slow
-def test_ray_cluster_builds_the_same_crops_and_names_a_broken_frame(frames, tmp_path):
+def test_ray_cluster_builds_the_same_crops_and_names_a_broken_frame(frames, tmp_path, ray_variables):
     pytest.importorskip('ray', reason="needs the extra 'ray'")
     build_crops(frames.folder, tmp_path / 'here')
     shutil.copytree(frames.folder, tmp_path / 'frames with a broken one')
@@ -43,7 +43,7 @@ def test_ray_cluster_builds_the_same_crops_and_names_a_broken_frame(frames, tmp_
     broken.write_bytes(b'no image')
     command = [sys.executable, Path(__file__).with_name('build_on_ray.py'), frames.folder]
     command += [tmp_path / 'frames with a broken one', tmp_path / 'there']
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, env=ray_variables, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert files(tmp_path / 'there') == files(tmp_path / 'here')
     assert 'TEST_00007.jpeg cannot be decoded' in done.stdout

@@ -12,9 +12,9 @@ import timm_convattn  # noqa: F401  registers the models
 SMALLEST = [
     'aresnet18_relmha',
     'avgg11_relmha',
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ('aaresnet18', 'aavgg11_bn', 'convattn')),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ('aaresnet50', 'aavgg16', 'convattn')),
 ]
-OTHERS = ('aresnet18_relmha', 'aaresnet18', 'aavgg11_bn', 'convattn')  # which take longer to compile
+OTHERS = ('aresnet18_relmha', 'aaresnet50', 'aavgg16', 'convattn')  # which take longer to compile
 DYNAMIC = ({0: Dim('batch', min=1, max=64), 2: Dim('height', min=64, max=512), 3: Dim('width', min=64, max=512)},)
 SIZES = [(3, 64, 64), (4, 96, 75), (2, 67, 130), (5, 80, 80)]
 

@@ -4,23 +4,15 @@ python run_on_ray.py OUT REPRODUCE ARGS ... A process of its own, since Ray leav
 it has a GPU, whether the machine has any or not: it is what the runs share. Prints what reproduce.py does.
 """
 
-import os
 import runpy
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
-folder = Path(tempfile.mkdtemp(prefix='ray.'))  # short, for the sake of the sockets in it
-(folder / 'ray').mkdir()  # where the test utility notes the address, and does not make it
-os.environ |= {'RAY_TMPDIR': str(folder), 'RAY_USAGE_STATS_ENABLED': '0'}
-os.environ |= {'RAY_worker_niceness': '0'}  # else the runs get only the time that no other test wants
-
-import psutil  # noqa: E402  accelerate brings it
-from ray.cluster_utils import Cluster  # noqa: E402  it reads the environment
+import psutil  # accelerate brings it
+from ray.cluster_utils import Cluster
 
 out, script, *args = sys.argv[1:]
 cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 0, 'num_gpus': 0, 'include_dashboard': False})
@@ -45,4 +37,3 @@ try:
     runpy.run_path(script, run_name='__main__')
 finally:
     cluster.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)

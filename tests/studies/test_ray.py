@@ -24,12 +24,12 @@ MATRIX = {
 
 
 @pytest.mark.slow
-def test_a_node_dies_and_every_run_is_finished_once_with_a_gpu_to_itself(root, tiny_crops, tmp_path):
+def test_a_node_dies_and_every_run_is_finished_once_with_a_gpu_to_itself(root, tiny_crops, tmp_path, ray_variables):
     matrix, out = tmp_path / 'matrix.yaml', tmp_path / 'studies'
     matrix.write_text(yaml.safe_dump(MATRIX, sort_keys=False))
     command = [sys.executable, Path(__file__).with_name('run_on_ray.py'), out, root / 'train_scripts' / 'reproduce.py']
     command += ['rows', '--scale', matrix, '--data', tiny_crops]
-    said = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600)
+    said = subprocess.run([*map(str, command)], env=ray_variables, capture_output=True, text=True, timeout=600)
     assert said.returncode == 0, said.stdout + said.stderr
     assert said.stdout.startswith('3 runs, 0 of them finished already')
     lines = [line for line in said.stdout.splitlines() if line.startswith(('finished', 'failed', 'stopped', 'killed'))]

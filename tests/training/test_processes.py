@@ -3,16 +3,17 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from made_once import made_once
 from PIL import Image
 from safetensors.torch import load_file
 from script_runner import run_script
@@ -27,6 +28,7 @@ LAUNCH += ['--dynamo_backend', 'no']
 # nothing else is said on a machine without GPUs
 TWO = [*LAUNCH, '--multi_gpu', '--num_processes', '2', '--main_process_port', '0']
 ONE = [*LAUNCH, '--cpu', '--num_processes', '1']
+LAUNCHES = {'one': ONE, 'two': TWO}
 
 
 def start(launch, root, script, *args, **variables):
@@ -49,13 +51,18 @@ def run_alone(root, script, *args):
 
 
 @pytest.fixture(scope='module')
-def two(root, tiny_crops, tmp_path_factory):
+def two(root, tiny_crops):
     """A run of two processes on a network with batch norms, averaged; and what it said. What each wrote lies beside."""
-    folder = tmp_path_factory.mktemp('two') / 'run'
     watched = Path(__file__).parent / 'watched_finetune.py'
     options = ['--model', 'convattn', '--model-args', 'backbone=resnet10t', '--data', tiny_crops, '--img-size', 32]
-    options += ['--batch-size', 4, '--epochs', 4, '--ema', '--ema-decay', 0.5, '--hold-out', 0.1, '--output', folder]
-    return folder, finish(start(TWO, root, watched, *options, WRITTEN=str(folder.parent / 'written')))
+    options += ['--batch-size', 4, '--epochs', 4, '--ema', '--ema-decay', 0.5, '--hold-out', 0.1, '--output']
+
+    def train(folder):
+        process = start(TWO, root, watched, *options, folder / 'run', WRITTEN=str(folder / 'written'))
+        (folder / 'said.txt').write_text(finish(process))
+
+    folder = made_once('two_processes', train)
+    return folder / 'run', (folder / 'said.txt').read_text()
 
 
 def test_every_line_is_said_once_and_the_last_epoch_scores_what_the_saved_model_scores(two):
@@ -111,14 +118,14 @@ def data_of(folder: Path) -> str:
 
 # a network without batch norms: batches are all that processes share, and nothing is made of last bits
 VIT = ['--model', 'vit_tiny_patch16_224', '--model-args', 'patch_size=8', 'depth=2', '--img-size', 32]
-VIT += ['--optimizer', 'momentum', '--lr', 0.003, '--schedule', 'constant', '--clip-grad', 1]
+VIT += ['--epochs', 17, '--optimizer', 'momentum', '--lr', 0.01, '--clip-grad', 1]
 
 
 @pytest.fixture(scope='module')
 def vit_of_two(root, tiny_crops, tmp_path_factory):
     """A run of two processes on that network, averaged."""
     folder = tmp_path_factory.mktemp('vit') / 'run'
-    options = [*VIT, '--data', tiny_crops, '--batch-size', 4, '--epochs', 17, '--ema', '--output', folder]
+    options = [*VIT, '--data', tiny_crops, '--batch-size', 4, '--ema', '--output', folder]
     finish(start(TWO, root, 'finetune.py', *options))
     return folder
 
@@ -126,7 +133,7 @@ def vit_of_two(root, tiny_crops, tmp_path_factory):
 @pytest.mark.slow
 def test_two_processes_train_as_one_does_on_the_same_batches(root, vit_of_two, tmp_path):
     runs = tmp_path / 'one', vit_of_two
-    options = [*VIT, '--data', data_of(vit_of_two), '--batch-size', 8, '--epochs', 17, '--ema']
+    options = [*VIT, '--data', data_of(vit_of_two), '--batch-size', 8, '--ema']
     run_alone(root, 'finetune.py', *options, '--output', runs[0])
     logs = [[json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()] for run in runs]
     assert logs[0][-1]['step'] == logs[1][-1]['step'] == 51
@@ -189,31 +196,23 @@ LONG += ['--checkpoint-every', 1000, '--evaluate-every', 1000]
 LONG += ['--seed', 4]  # whose losses add up to something else where the sums of both are averaged in between
 
 
-@pytest.fixture(scope='module')
-def whole_runs(root, tiny_crops, tmp_path_factory):
-    """Gives a run that nothing stopped, by how it is launched."""
-    folder, options = tmp_path_factory.mktemp('whole'), [*LONG, '--data', tiny_crops, '--output']
+def whole_run(root, tiny_crops, launched):
+    """Give the same run, by how it is launched, which nothing stopped."""
 
-    @cache
-    def make(name):
-        if name == 'one':
-            run_alone(root, 'finetune.py', *options, folder / name)
-        else:
-            finish(start(TWO, root, 'finetune.py', *options, folder / name))
-        return folder / name
+    def train(folder):
+        options = [*LONG, '--data', tiny_crops, '--output', folder / 'run']
+        finish(start(LAUNCHES[launched], root, 'finetune.py', *options))
 
-    return make
+    return made_once(f'whole_run_of_{launched}', train) / 'run'
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='processes are found in /proc')
-@pytest.mark.parametrize(
-    ('name', 'launch', 'status'), [('one', ONE, -signal.SIGTERM), ('two', TWO, 1)], ids=['one', 'two']
-)
+@pytest.mark.parametrize(('launched', 'status'), [('one', -signal.SIGTERM), ('two', 1)], ids=['one', 'two'])
 def test_sigterm_to_the_launcher_alone_saves_leaves_no_process_and_goes_on_as_if_nothing_had_been(
-    root, tiny_crops, whole_runs, tmp_path, name, launch, status
+    root, tiny_crops, tmp_path, launched, status
 ):
-    run = tmp_path / 'run'
+    run, launch = tmp_path / 'run', LAUNCHES[launched]
     process = start(launch, root, 'finetune.py', *LONG, '--data', tiny_crops, '--output', run)
     wait_for_file(run, 'log.jsonl', process)
     training = children(process.pid)
@@ -225,19 +224,19 @@ def test_sigterm_to_the_launcher_alone_saves_leaves_no_process_and_goes_on_as_if
     (checkpoint,) = (run / 'checkpoints').iterdir()
     assert checkpoint.name.startswith('epoch_') and not (run / 'results.json').exists()
     finish(start(launch, root, 'finetune.py', '--resume', run))
-    assert_same_state(run, whole_runs(name))
+    assert_same_state(run, whole_run(root, tiny_crops, launched))
 
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_in_the_middle_of_an_epoch_stops_both_and_the_run_goes_on_bit_for_bit(
-    root, tiny_crops, whole_runs, tmp_path
+    root, tiny_crops, tmp_path
 ):
     run, stopped = tmp_path / 'run', Path(__file__).with_name('stopped_finetune.py')
     process = start(TWO, root, stopped, *LONG, '--data', tiny_crops, '--output', run, STOP_AT='11')
     _, err = process.communicate(timeout=300)
     assert 'Stopped after 1 epochs and 12 steps' in err  # of 7 an epoch
     finish(start(TWO, root, 'finetune.py', '--resume', run))
-    assert_same_state(run, whole_runs('two'))
+    assert_same_state(run, whole_run(root, tiny_crops, 'two'))
 
 
 def wait_for_file(run: Path, pattern: str, process: subprocess.Popen) -> None:
@@ -315,11 +314,13 @@ def test_fsdp_trains_saves_whole_weights_and_resumes(root, tiny_crops, vit_of_tw
         command = [*launch, str(Path(__file__).parent / 'fsdp_on_cpu.py'), *map(str, args), '--threads', '1']
         return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    options, run = [*VIT, '--data', tiny_crops, '--batch-size', 4], tmp_path / 'run'
-    finish(train(*options, '--epochs', 2, '--output', run))
-    finish(train('--resume', run, '--epochs', 17))
-    last = vit_of_two / 'checkpoints' / 'epoch_0017_batch_000000' / 'model.safetensors'  # as it is, not averaged
-    assert_near(load_file(run / 'model' / 'model.safetensors'), load_file(last))
+    options, run, last = [*VIT, '--data', tiny_crops, '--batch-size', 4], tmp_path / 'run', 'epoch_0017_batch_000000'
+    finish(train(*options, '--output', run))
+    shutil.rmtree(run / 'checkpoints' / last)
+    (run / 'results.json').unlink()
+    finish(train('--resume', run))
+    plain = load_file(vit_of_two / 'checkpoints' / last / 'model.safetensors')  # as it is, not averaged
+    assert_near(load_file(run / 'model' / 'model.safetensors'), plain)
     refused = train(*options, '--ema', '--output', tmp_path / 'averaged')
     assert 'error: No process has all weights to average where FSDP shares them out' in refused.communicate()[1]
 

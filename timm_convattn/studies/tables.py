@@ -43,13 +43,17 @@ def as_markdown(table: Table) -> str:
 def format_study(record: dict[str, Any]) -> str:
     """Show a study in Markdown: what was found, the table, and each class where the classes are what is compared."""
     tables = [study_table(record), *([class_table(record)] if record['score'] == 'macro_f1' else [])]
-    return '\n\n'.join(part for part in (as_list(verdict(record)), *map(as_markdown, tables)) if part)
+    return _as_text(verdict(record), tables)
 
 
 def format_selection(record: dict[str, Any]) -> str:
     """Show in Markdown what the runs of a study that held frames out can leave unanswered."""
     tables = selection_table(record), sureness_table(record)
-    return '\n\n'.join([as_list(selection_verdict(record)), *map(as_markdown, tables)])
+    return _as_text(selection_verdict(record), tables)
+
+
+def _as_text(statements: Sequence[str], tables: Sequence[Table]) -> str:
+    return '\n\n'.join([*([as_list(statements)] if statements else []), *map(as_markdown, tables)])
 
 
 def as_list(statements: Sequence[str]) -> str:
