@@ -13,9 +13,9 @@ from PIL import Image
 
 from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
+from timm_convattn.factory import load_network
 from timm_convattn.hub import save_model
 from timm_convattn.inference import Classifier, Prediction, name_classes
-from timm_convattn.networks import load_network
 from timm_convattn.rejection import Rejection
 from timm_convattn.training.evaluation import evaluation_loader, predict
 
@@ -154,7 +154,7 @@ def test_loading_and_every_command_need_no_extra():
 import sys
 for name in ('accelerate', 'datasets', 'evaluate', 'matplotlib', 'pyarrow', 'onnx', 'onnxruntime'):
     sys.modules[name] = None  # importing it fails
-import timm_convattn.inference, timm_convattn.export, timm_convattn.cli, timm_convattn.networks
+import timm_convattn.inference, timm_convattn.export, timm_convattn.cli, timm_convattn.factory
 print('light')
 """
     finished = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from documents import commands, read_command, run_python, snippets
 
-from timm_convattn.report import render_results
+from timm_convattn.doc_blocks import render_results
 
 
 @pytest.fixture

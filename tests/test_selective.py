@@ -5,8 +5,9 @@ import pytest
 from sklearn.calibration import calibration_curve
 
 from timm_convattn.errors import InputError
+from timm_convattn.hub.loading import load_rejection
 from timm_convattn.predictions import Predictions
-from timm_convattn.rejection import Rejection, load_rejection
+from timm_convattn.rejection import Rejection
 from timm_convattn.selective import (
     choose_threshold,
     confidence,

@@ -6,7 +6,8 @@ import timm
 import torch
 from PIL import Image
 
-from timm_convattn.hub import model_data_config, save_model
+from timm_convattn.hub import save_model
+from timm_convattn.models.config import model_data_config
 
 transformers = pytest.importorskip('transformers')
 

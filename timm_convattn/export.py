@@ -23,8 +23,8 @@ from torch.export import Dim
 
 import timm_convattn
 from timm_convattn.errors import InputError
-from timm_convattn.hub import pretrained_cfg
 from timm_convattn.inference import Classifier
+from timm_convattn.models.config import pretrained_cfg
 
 __all__ = ['ENDINGS', 'METADATA', 'Exported', 'Format', 'export_model']
 

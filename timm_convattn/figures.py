@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure  # not pyplot: figures go to files, and a notebook keeps its own backend
 
-from timm_convattn.places import without_places
 from timm_convattn.predictions import Predictions
+from timm_convattn.redact import strip_local_paths
 
 __all__ = [
     'draw_confusion_matrix',
@@ -52,7 +52,7 @@ def draw_confusion_matrix(record: dict[str, Any]) -> Figure:
     axes.set_yticks(range(len(counts)), names)
     axes.set_xlabel('predicted')
     axes.set_ylabel('true')
-    source = without_places(data['source'])  # the picture is published with the model
+    source = strip_local_paths(data['source'])  # the picture is published with the model
     title = f'{record["model"]["architecture"]} on {source}, {data["split"]}: accuracy'
     axes.set_title(f'{title} {metrics["accuracy"]:.2%}', wrap=True)
     return figure

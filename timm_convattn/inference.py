@@ -17,20 +17,19 @@ import scipy.special
 import timm
 import torch
 import torch.nn as nn
-from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 
 from timm_convattn.data.images import decode_image
 from timm_convattn.errors import InputError
-from timm_convattn.hub import model_data_config
-from timm_convattn.hub.loading import fetch_beside
-from timm_convattn.networks import full_name, label_names, load_model
-from timm_convattn.rejection import FILE_NAME, Rejection, load_rejection
+from timm_convattn.factory import full_name, label_names, load_model
+from timm_convattn.hub.loading import find_rejection, load_rejection
+from timm_convattn.models.config import model_data_config
+from timm_convattn.rejection import Rejection
 
 if TYPE_CHECKING:
     from timm_convattn.explain import Explanation
 
-__all__ = ['Classifier', 'Prediction', 'find_rejection', 'name_classes']
+__all__ = ['Classifier', 'Prediction', 'name_classes']
 
 
 @dataclass(frozen=True)
@@ -205,17 +204,6 @@ def name_classes(model: nn.Module) -> tuple[str, ...]:
     if subset is None:
         return tuple(f'class {index}' for index in range(num_classes))
     return tuple(timm.data.ImageNetInfo(subset).label_descriptions())
-
-
-def find_rejection(name: str) -> Rejection | None:
-    """Read what a model's run learned of its sureness, where it did."""
-    if name.startswith('hf-hub:'):
-        repo_id, _, revision = name.removeprefix('hf-hub:').partition('@')
-        known = try_to_load_from_cache(repo_id, FILE_NAME, revision=revision or None)
-        if known is not None and not isinstance(known, str):  # the cache remembers that there is none
-            return None
-    path = fetch_beside(name, FILE_NAME)
-    return None if path is None else Rejection.load(path)
 
 
 def _find_device(device: str | torch.device) -> torch.device:

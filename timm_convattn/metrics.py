@@ -14,6 +14,8 @@ import evaluate
 import numpy as np
 import numpy.typing as npt
 
+from timm_convattn.tables import format_table
+
 __all__ = [
     'Accuracy',
     'ClassReport',
@@ -21,6 +23,7 @@ __all__ = [
     'accuracy_by_size',
     'compute_metrics',
     'confusion_matrix',
+    'format_metrics',
 ]
 
 SIDES = (0, 16, 32, 64)  # pixels from which a crop belongs to the next group
@@ -177,3 +180,19 @@ def accuracy_by_size(hits: npt.NDArray[np.bool_], sides: npt.NDArray[np.floating
         accuracy = float(chosen.mean()) if len(chosen) else None
         groups.append({'from_side': lowest, 'to_side': highest, 'num_samples': len(chosen), 'accuracy': accuracy})
     return groups
+
+
+def format_metrics(metrics: dict[str, Any]) -> str:
+    """Show the metrics of `timm_convattn.metrics.compute_metrics`, class by class and over all."""
+    header, rows = ['class', 'precision', 'recall', 'F1', 'samples'], []
+    for name, scores in metrics['per_class'].items():
+        values = ['-' if scores[key] is None else f'{scores[key]:.4f}' for key in ('precision', 'recall', 'f1')]
+        rows.append([name, *values, f'{scores["support"]:,}' if scores['support'] else 'no sample'])
+    absent = metrics['absent_classes']
+    lines = [
+        format_table(header, rows, right=range(1, len(header))),
+        f'accuracy {metrics["accuracy"]:.4f}, macro F1 {metrics["macro_f1"]:.4f}, '
+        f'weighted F1 {metrics["weighted_f1"]:.4f} over {metrics["num_samples"]:,} crops'
+        + (f' (macro over the classes with samples; none of {", ".join(absent)})' if absent else ''),
+    ]
+    return '\n'.join(lines)

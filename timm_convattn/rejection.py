@@ -12,11 +12,10 @@ import numpy.typing as npt
 
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_json
-from timm_convattn.hub.loading import fetch_beside
 from timm_convattn.predictions import Predictions
 from timm_convattn.selective import choose_threshold, confidence, fit_temperature
 
-__all__ = ['FILE_NAME', 'Rejection', 'load_rejection']
+__all__ = ['FILE_NAME', 'Rejection']
 
 FILE_NAME = 'rejection.json'
 
@@ -76,21 +75,3 @@ class Rejection:
                 'wanted as many numbers of each, and a positive temperature.'
             )
         return cls(temperature, sureness, hits)
-
-
-def load_rejection(model: str) -> Rejection:
-    """Find what a model needs in order to reject, beside its weights.
-
-    Args:
-        model: hf-hub:OWNER/NAME, or local-dir:FOLDER.
-
-    Raises:
-        InputError: If there is none, or it cannot be read.
-    """
-    path = fetch_beside(model, FILE_NAME)
-    if path is None:
-        raise InputError(
-            f'{model} has no {FILE_NAME}, so nothing tells how sure it has to be. Fine-tune it with --hold-out 0.1: a '
-            'tenth of the training frames is kept to find that out.'
-        )
-    return Rejection.load(path)

@@ -21,6 +21,7 @@ __all__ = [
     'choose_threshold',
     'confidence',
     'fit_temperature',
+    'format_rejection',
     'reliability',
     'risk_coverage',
     'selective_metrics',
@@ -215,3 +216,13 @@ def selective_metrics(sureness: Floats, hits: Bools, threshold: float) -> dict[s
         'accuracy': accuracy,
         'error_rate': None if accuracy is None else 1 - accuracy,
     }
+
+
+def format_rejection(rejection: dict[str, Any]) -> str:
+    """Show what is left when a model may reject: how much is answered, and how much of that is right."""
+    accuracy = rejection['accuracy']
+    return (
+        f'answered with a confidence of {rejection["threshold"]:.4f} and more, for at most '
+        f'{rejection["wanted_error_rate"]:.2%} wrong: {rejection["num_answered"]:,} crops, coverage '
+        f'{rejection["coverage"]:.4f}, accuracy ' + ('-' if accuracy is None else f'{accuracy:.4f}')
+    )

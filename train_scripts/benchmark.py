@@ -17,10 +17,10 @@ from timm_convattn.benchmarks.build import measure_build
 from timm_convattn.benchmarks.input import measure_input
 from timm_convattn.benchmarks.measure import Growth, Row
 from timm_convattn.benchmarks.models import measure_models
+from timm_convattn.doc_blocks import format_benchmark
+from timm_convattn.entry_point import entry_point
 from timm_convattn.environment import describe_environment
 from timm_convattn.files import write_json
-from timm_convattn.program import as_program
-from timm_convattn.report import format_benchmark
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == '__main__':
-    with as_program():
+    with entry_point():
         main(tyro.cli(Args, description=__doc__))

@@ -12,10 +12,10 @@ import tyro
 
 from timm_convattn.data.crops import build_crops, built_crops, load_crops
 from timm_convattn.data.sources import copy_scene_crops
+from timm_convattn.doc_blocks import format_counts
+from timm_convattn.entry_point import entry_point
 from timm_convattn.figures import plot_crops
 from timm_convattn.hub.publishing import check_redistribution, check_right_to_write, publish_crops
-from timm_convattn.program import as_program
-from timm_convattn.report import format_counts
 
 DATASET_CARD = Path(__file__).parent.parent / 'hub_cards' / 'dataset_card.md.jinja'
 
@@ -82,5 +82,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == '__main__':
-    with as_program():
+    with entry_point():
         main(tyro.cli(Args, description=__doc__))

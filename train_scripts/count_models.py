@@ -9,9 +9,9 @@ import timm
 import tyro
 
 from timm_convattn.complexity import complexity_record
+from timm_convattn.entry_point import entry_point
 from timm_convattn.files import write_json
 from timm_convattn.models import MODULES
-from timm_convattn.program import as_program
 
 
 def main(out: Path) -> None:
@@ -26,5 +26,5 @@ def main(out: Path) -> None:
 
 
 if __name__ == '__main__':
-    with as_program():
+    with entry_point():
         tyro.cli(main, description=__doc__)

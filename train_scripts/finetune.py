@@ -15,9 +15,9 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 from accelerate import PartialState
 
+from timm_convattn.entry_point import entry_point
 from timm_convattn.errors import InputError
 from timm_convattn.hub.publishing import publish, run_publication
-from timm_convattn.program import as_program
 from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.run_folder import resume_config
@@ -47,7 +47,7 @@ def publish_run(folder: Path, repo_id: str) -> None:
 
 
 if __name__ == '__main__':
-    with as_program():
+    with entry_point():
         try:
             main(sys.argv[1:])
         except Interrupted as stopped:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tyro
 
+from timm_convattn.entry_point import entry_point
 from timm_convattn.hub.publishing import publish, run_publication
-from timm_convattn.program import as_program
 
 MODEL_CARD = Path(__file__).parent.parent / 'hub_cards' / 'model_card.md.jinja'
 
@@ -43,5 +43,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == '__main__':
-    with as_program():
+    with entry_point():
         main(tyro.cli(Args, description=__doc__))

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from timm_convattn.doc_blocks import render_results
 from timm_convattn.hub.cards import dataset_card, model_card
-from timm_convattn.report import render_results
 
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / 'hub_cards'

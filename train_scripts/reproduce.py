@@ -18,8 +18,8 @@ import tyro
 from tqdm.auto import tqdm
 
 from timm_convattn.data.crops import Classes
+from timm_convattn.entry_point import entry_point
 from timm_convattn.errors import InputError
-from timm_convattn.program import as_program
 from timm_convattn.studies.data import open_study_data
 from timm_convattn.studies.execution import log_path, task_of
 from timm_convattn.studies.history import note
@@ -121,5 +121,5 @@ def choose_runs(args: Args) -> list[Run]:
 
 
 if __name__ == '__main__':
-    with as_program():
+    with entry_point():
         main(tyro.cli(Args, description=__doc__))

@@ -12,15 +12,16 @@ import tyro
 from accelerate import Accelerator
 
 from timm_convattn.data.sources import open_crops
+from timm_convattn.entry_point import entry_point
 from timm_convattn.errors import InputError
+from timm_convattn.factory import load_network
 from timm_convattn.figures import draw_predicted, plot_confusion_matrix, rejected_crops
 from timm_convattn.files import write_json
-from timm_convattn.networks import load_network
+from timm_convattn.hub.loading import load_rejection
+from timm_convattn.metrics import format_metrics
 from timm_convattn.predictions import Predictions
-from timm_convattn.program import as_program
-from timm_convattn.rejection import Rejection, load_rejection
-from timm_convattn.report import format_metrics, format_rejection
-from timm_convattn.selective import confidence, selective_metrics
+from timm_convattn.rejection import Rejection
+from timm_convattn.selective import confidence, format_rejection, selective_metrics
 from timm_convattn.training.evaluation import BATCH_SIZE, evaluation_record, use_threads
 from timm_convattn.training.processes import join_processes
 
@@ -103,5 +104,5 @@ def draw_rejected(path: Path, crops: Any, predictions: Predictions, sureness: An
 
 
 if __name__ == '__main__':
-    with as_program():
+    with entry_point():
         main(tyro.cli(Args, description=__doc__))

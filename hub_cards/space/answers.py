@@ -6,7 +6,7 @@ import io
 from PIL import Image
 from promises import Promise
 
-from timm_convattn.explain import Explanation
+from timm_convattn.explain import Explanation, draw_explanation
 from timm_convattn.inference import Prediction
 
 __all__ = ['HINT', 'draw', 'say', 'verdict_of']
@@ -61,7 +61,7 @@ def _why(prediction: Prediction, promise: Promise, verdict: str) -> str:
 def draw(explanation: Explanation) -> Image.Image:
     """Draw an explanation as a picture."""
     drawn = io.BytesIO()
-    explanation.draw().savefig(drawn, format='png', dpi=DOTS_PER_INCH)
+    draw_explanation(explanation).savefig(drawn, format='png', dpi=DOTS_PER_INCH)
     picture = Image.open(drawn)
     picture.load()
     return picture

@@ -15,9 +15,9 @@ import tyro
 from page import STYLE, THEME, Page
 from promises import list_promises
 
+from timm_convattn.entry_point import entry_point
 from timm_convattn.errors import InputError
 from timm_convattn.inference import Classifier
-from timm_convattn.program import as_program
 
 LARGEST_UPLOAD = '128mb'  # the largest annotations of FLIR ADAS have about half of it
 
@@ -67,5 +67,5 @@ def _rate_of(text: str) -> float | None:
 
 
 if __name__ == '__main__':
-    with as_program():
+    with entry_point():
         main(tyro.cli(Arguments, description=__doc__))

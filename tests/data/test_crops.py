@@ -12,9 +12,9 @@ from PIL import Image
 
 from timm_convattn.data import crops as crops_module
 from timm_convattn.data.crops import build_crops, load_crops
+from timm_convattn.doc_blocks import format_counts
 from timm_convattn.errors import InputError
-from timm_convattn.report import format_counts
-from timm_convattn.studies.paper import TABLE_1
+from timm_convattn.paper import TABLE_1
 
 BOX = [10, 20, 30, 40]
 

@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 import pytest
 
-from timm_convattn.data.sources import hold_out_frames
+from timm_convattn.data.splits import hold_out_frames
 from timm_convattn.errors import InputError
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import timm_convattn  # noqa: F401
 from timm_convattn.errors import InputError
-from timm_convattn.explain import Explanation, explain
+from timm_convattn.explain import Explanation, draw_explanation, explain
 
 CLASSES = ('person', 'vehicle', 'bicycle', 'dog')
 find_spec = importlib.util.find_spec
@@ -93,7 +93,7 @@ def test_models_without_our_attention_have_grad_cam_alone(plain):
     assert found.shares is found.lead is None
     assert found.grad_cam.max() > 0
     assert len(found.describe().splitlines()) == 2
-    found.draw().savefig(io.BytesIO())
+    draw_explanation(found).savefig(io.BytesIO())
 
 
 def test_the_picture_is_the_input_with_the_normalisation_of_the_model_undone(plain):
@@ -156,7 +156,8 @@ def drawn_lines(figure):
 
 @pytest.mark.parametrize('size', [(64, 64), (60, 20), (20, 200)])
 def test_nothing_in_the_figure_is_cut_off_or_lies_over_other_text(model, images, size):
-    figure = explain(model, images, CLASSES, position=(5, 7), picture=Image.new('L', size[::-1])).draw()
+    picture = Image.new('L', size[::-1])
+    figure = draw_explanation(explain(model, images, CLASSES, position=(5, 7), picture=picture))
     lines = drawn_lines(figure)
     assert {'picture', 'head 3', 'probability', 'convolution', 'bias', *CLASSES} <= {text for text, _ in lines}
     assert figure.bbox.width / figure.dpi < 18
@@ -168,7 +169,7 @@ def test_nothing_in_the_figure_is_cut_off_or_lies_over_other_text(model, images,
 
 
 def test_the_maps_are_drawn_where_they_are(model, images, explanation):
-    figure = explanation.draw()
+    figure = draw_explanation(explanation)
     panels = {axes.get_title(): axes for axes in figure.findobj(lambda artist: hasattr(artist, 'get_title'))}
     cam = panels[f'Grad-CAM for {explanation.label}'].images
     np.testing.assert_array_equal(cam[0].get_array(), explanation.picture)
@@ -183,7 +184,7 @@ def test_without_the_libraries_there_is_no_grad_cam_and_no_figure(model, images,
     assert 'Grad-CAM' not in found.describe()
     np.testing.assert_array_equal(found.attention_over_image(), explanation.attention_over_image())
     with pytest.raises(InputError, match=r"pip install 'timm-convattn\[explain\]'"):
-        found.draw()
+        draw_explanation(found)
 
 
 @pytest.mark.parametrize(
@@ -222,4 +223,4 @@ def test_a_network_of_ones_own_with_a_single_class_is_explained():
     assert isinstance(found, Explanation)
     assert (found.label, found.rival, found.confidence) == ('hot', None, 1.0)
     assert found.describe().startswith('hot 100.0%')
-    found.draw().savefig(io.BytesIO())
+    draw_explanation(found).savefig(io.BytesIO())

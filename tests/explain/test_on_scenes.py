@@ -8,7 +8,7 @@ from PIL import Image
 from silhouettes import draw_crops
 
 from timm_convattn.explain import explain
-from timm_convattn.networks import load_network
+from timm_convattn.factory import load_network
 
 pytestmark = pytest.mark.slow
 

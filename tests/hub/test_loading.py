@@ -14,9 +14,9 @@ from huggingface_hub import constants
 from timm.models import _registry
 
 from timm_convattn.errors import InputError
+from timm_convattn.factory import load_network
 from timm_convattn.hub import save_model
 from timm_convattn.hub.loading import fetch_weights
-from timm_convattn.networks import load_network
 
 CLASSES = ['person', 'vehicle', 'bicycle', 'dog']
 INPUT = dict(input_size=(3, 60, 60), interpolation='bilinear', mean=(0.5,) * 3, std=(0.25,) * 3, crop_pct=1.0)

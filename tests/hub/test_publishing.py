@@ -12,8 +12,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from timm_convattn.errors import InputError
 from timm_convattn.figures import draw_confusion_matrix
+from timm_convattn.hub.loading import load_rejection
 from timm_convattn.hub.publishing import publish, run_publication
-from timm_convattn.rejection import load_rejection
 
 
 def commits(hub, repo_id):

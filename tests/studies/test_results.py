@@ -11,8 +11,8 @@ from studies.made_runs import make_run
 
 from timm_convattn.data.crops import build_crops
 from timm_convattn.errors import InputError
-from timm_convattn.places import without_places
 from timm_convattn.predictions import Predictions
+from timm_convattn.redact import strip_local_paths
 from timm_convattn.studies import sections
 from timm_convattn.studies.data import open_study_data
 from timm_convattn.studies.gathering import gather
@@ -183,7 +183,7 @@ def test_a_run_that_started_elsewhere_than_the_study_says_is_refused_and_evidenc
     run = read_matrix(write(seeds=[0], studies={'rows': {'rows': rows}})).runs('rows', 'ours', data)[0]
     path = make_run(run, tmp_path / 'runs') / 'results.json'
     assert read_results(run, tmp_path / 'runs')
-    path.write_text(json.dumps(without_places(json.loads(path.read_text()))))
+    path.write_text(json.dumps(strip_local_paths(json.loads(path.read_text()))))
     assert read_results(run, tmp_path / 'runs')['training']['config']['init_from'] == 'local-dir:model'
     for start in (None, 'local-dir:runs/other/model'):
         bend(path, 'training.config.init_from', start)
@@ -303,15 +303,15 @@ def record_name(record):
 
 
 def test_only_places_of_this_machine_are_shortened():
-    assert without_places({'a': ['/x/y', '../z', '~/w', 'C:\\Users\\v', 'local-dir:/x/model']}) == {
+    assert strip_local_paths({'a': ['/x/y', '../z', '~/w', 'C:\\Users\\v', 'local-dir:/x/model']}) == {
         'a': ['y', 'z', 'w', 'v', 'local-dir:model']
     }
     kept = ['crops/four_class', 'owner/name', 'hf-hub:owner/name', '2026-01-01T10:00:00', 'AMD EPYC (R) 2/3', 1, None]
-    assert without_places(kept) == kept
-    assert without_places({'command': "finetune.py --data '/a b/c' --lr 0.1"}) == {
+    assert strip_local_paths(kept) == kept
+    assert strip_local_paths({'command': "finetune.py --data '/a b/c' --lr 0.1"}) == {
         'command': 'finetune.py --data c --lr 0.1'
     }
-    assert without_places({'command': "an open ' quote /x/y"}) == {'command': None}
+    assert strip_local_paths({'command': "an open ' quote /x/y"}) == {'command': None}
 
 
 def test_a_study_that_its_matrix_has_no_more_is_named(write, data, tmp_path):

@@ -22,11 +22,11 @@ from timm.optim import create_optimizer_v2 as make
 from timm_convattn.data.pipeline import Normalize
 from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
-from timm_convattn.hub import pretrained_cfg
+from timm_convattn.factory import load_network
+from timm_convattn.hub.loading import load_rejection
 from timm_convattn.layers import calibrate_norms
-from timm_convattn.networks import load_network
+from timm_convattn.models.config import pretrained_cfg
 from timm_convattn.predictions import Predictions
-from timm_convattn.rejection import load_rejection
 from timm_convattn.training import loop, stop
 from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune

@@ -14,7 +14,8 @@ from timm_convattn.data.store import open_store, store_path
 from timm_convattn.errors import InputError
 from timm_convattn.figures import plot_confusion_matrix
 from timm_convattn.files import explain_full_disk, file_beside, fresh_folder, renewed_folder, write_json
-from timm_convattn.hub import model_data_config, save_model
+from timm_convattn.hub import save_model
+from timm_convattn.models.config import model_data_config
 from timm_convattn.predictions import Predictions
 
 resource = pytest.importorskip('resource')

@@ -23,8 +23,9 @@ import timm_convattn  # noqa: F401
 from timm_convattn.data.crops import built_crops
 from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
-from timm_convattn.hub import model_data_config, save_model
-from timm_convattn.networks import load_network
+from timm_convattn.factory import load_network
+from timm_convattn.hub import save_model
+from timm_convattn.models.config import model_data_config
 from timm_convattn.predictions import Predictions
 from timm_convattn.rejection import Rejection
 from timm_convattn.studies.matrix import read_matrix

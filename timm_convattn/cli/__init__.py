@@ -18,7 +18,7 @@ from timm_convattn.cli.export import Export
 from timm_convattn.cli.info import Info
 from timm_convattn.cli.models import Models
 from timm_convattn.cli.predict import Predict
-from timm_convattn.program import as_program
+from timm_convattn.entry_point import entry_point
 
 __all__ = ['main']
 
@@ -49,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if list(args) == ['--version']:
         print(f'timm-convattn {timm_convattn.__version__}')
         return 0
-    with as_program():
+    with entry_point():
         return _end_quietly(_parse(list(args)).run)
 
 

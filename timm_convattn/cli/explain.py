@@ -9,6 +9,7 @@ import tyro
 
 from timm_convattn.cli.arguments import Bits, ModelName, Percentiles
 from timm_convattn.errors import InputError
+from timm_convattn.explain import draw_explanation
 from timm_convattn.files import write_bytes
 from timm_convattn.inference import Classifier
 
@@ -45,7 +46,7 @@ class Explain:
         image = classifier.open(self.image, self.percentiles if self.bits == 16 else None)
         explanation = classifier.explain(image, self.label, self.position)
         drawn = io.BytesIO()
-        explanation.draw().savefig(drawn, format='png', dpi=120)
+        draw_explanation(explanation).savefig(drawn, format='png', dpi=120)
         write_bytes(self.out, drawn.getvalue())
         print(explanation.describe())
         print(f'drawn to {self.out}')

@@ -10,11 +10,10 @@ import torch.nn as nn
 import tyro
 
 from timm_convattn.cli.models import SMALL, count_macs, parameters, weights_of
-from timm_convattn.hub import model_data_config, pretrained_cfg
-from timm_convattn.hub.loading import WEIGHTS
-from timm_convattn.inference import find_rejection
+from timm_convattn.factory import create_on_meta, full_name, label_names
+from timm_convattn.hub.loading import WEIGHTS, find_rejection
 from timm_convattn.layers import RelMha2d
-from timm_convattn.networks import full_name, label_names, sketch_model
+from timm_convattn.models.config import model_data_config, pretrained_cfg
 from timm_convattn.tables import format_table
 from timm_convattn.units import giga, millions, size
 
@@ -48,7 +47,7 @@ def describe(name: str) -> dict[str, Any]:
     Args:
         name: What timm knows it by.
     """
-    model = sketch_model(name)
+    model = create_on_meta(name)
     config = model_data_config(model)
     native = tuple(config['input_size'][1:])
     rejection = find_rejection(name)

@@ -12,8 +12,8 @@ import tyro
 import timm_convattn  # noqa: F401  registers the models
 from timm_convattn.complexity import measure_complexity
 from timm_convattn.errors import InputError
-from timm_convattn.hub import pretrained_cfg
 from timm_convattn.models import MODULES
+from timm_convattn.models.config import pretrained_cfg
 from timm_convattn.tables import format_table
 from timm_convattn.units import giga, millions, size
 

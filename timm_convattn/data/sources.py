@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import datasets
-import numpy as np
 
 from timm_convattn.data import thermal_scenes
 from timm_convattn.data.crops import CropSet, build_crops, built_crops, load_crops
 from timm_convattn.data.flir import LAYOUTS
 from timm_convattn.errors import InputError
 from timm_convattn.files import fresh_folder
-from timm_convattn.hub.failures import explain_hub_failures
+from timm_convattn.hub_errors import explain_hub_failures
 
 __all__ = [
     'EMBEDDED_SCENES',
@@ -30,14 +29,12 @@ __all__ = [
     'describe_origin',
     'describe_source',
     'explain_source',
-    'hold_out_frames',
     'locate_source',
     'open_crops',
     'scene_crops',
 ]
 
 EMBEDDED_SCENES = 'embedded thermal scenes'
-HELD_OUT_BLOCKS = 50  # into which the frames are cut
 
 
 def open_crops(source: str | None, splits: tuple[str, ...], configuration: str | None = None) -> datasets.DatasetDict:
@@ -116,35 +113,6 @@ def class_names_of(crops: Any) -> list[str]:
     """Give the names of the classes, in the order of the labels."""
     names: list[str] = crops.features['label'].names
     return names
-
-
-def hold_out_frames(crops: datasets.Dataset, share: float) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Split crops into those to train on and those kept from it, whole runs of frames on one side.
-
-    Neighbouring frames of a video are nearly the same: a crop whose twin was trained on would tell nothing. So the
-    frames, in the order of their names, are cut into blocks, and blocks that are spread evenly are kept. It is the same
-    for every seed and every order of the crops.
-
-    Args:
-        crops: With the column `source` of built crops.
-        share: Share of the frames to keep from training, in (0, 1).
-
-    Raises:
-        InputError: If the crops do not name their frames, or one side would be empty.
-    """
-    if 'source' not in crops.features:
-        raise InputError(
-            f'The crops have columns {", ".join(crops.features)}, but not source, the path of their frame: '
-            'which of them are of one frame is not known, so none can be held out.'
-        )
-    names, frames = np.unique(crops['source'][:], return_inverse=True)
-    num_blocks = min(HELD_OUT_BLOCKS, len(names))
-    blocks = np.arange(num_blocks)
-    kept = np.floor((blocks + 1) * share + 1e-9) > np.floor(blocks * share + 1e-9)
-    held = kept[frames * num_blocks // len(names)]
-    if held.all() or not held.any():
-        raise InputError(f'Of {len(crops)} crops {held.sum()} would be held out at a share of {share}.')
-    return crops.select(np.flatnonzero(~held)), crops.select(np.flatnonzero(held))
 
 
 def content_hash(crops: datasets.Dataset) -> str:

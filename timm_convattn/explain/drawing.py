@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from timm_convattn.explain.explanation import Explanation
 from timm_convattn.explain.shares import Shares
 
-if TYPE_CHECKING:
-    from timm_convattn.explain.explanation import Explanation
-
-__all__ = ['draw_explanation']
+__all__ = ['draw_figure']
 
 STYLE: Any = {'font.size': 9, 'axes.titlesize': 9, 'axes.spines.top': False, 'axes.spines.right': False}
 EXPLAINED, OTHER = '#c2410c', '#c3c9d1'
@@ -40,7 +38,7 @@ class Tile:
     is_attention: bool = False
 
 
-def draw_explanation(explanation: 'Explanation') -> Figure:
+def draw_figure(explanation: Explanation) -> Figure:
     """Draw an explanation; how large the figure is follows from what there is to show."""
     tiles, rows = _tiles(explanation), _head_rows(explanation)
     height, width = explanation.picture.shape[:2]
@@ -58,14 +56,14 @@ def draw_explanation(explanation: 'Explanation') -> Figure:
     return figure
 
 
-def _title(explanation: 'Explanation') -> str:
+def _title(explanation: Explanation) -> str:
     title = f'{explanation.label}, {explanation.confidence:.1%}'
     if explanation.label != explanation.predicted:
         title += f' (predicted: {explanation.predicted}, {explanation.probabilities.max():.1%})'
     return title
 
 
-def _tiles(explanation: 'Explanation') -> list[Tile]:
+def _tiles(explanation: Explanation) -> list[Tile]:
     """Give the picture, Grad-CAM, and the mean of each attention's heads."""
     tiles = [Tile('picture', None)]
     if explanation.grad_cam is not None:
@@ -76,7 +74,7 @@ def _tiles(explanation: 'Explanation') -> list[Tile]:
     return tiles
 
 
-def _head_rows(explanation: 'Explanation') -> list[list[Tile]]:
+def _head_rows(explanation: Explanation) -> list[list[Tile]]:
     """Give the heads of each attention that has several, row by row."""
     rows = []
     for index, found in enumerate(explanation.attention):
@@ -88,7 +86,7 @@ def _head_rows(explanation: 'Explanation') -> list[list[Tile]]:
     return rows
 
 
-def _draw_row(part: SubFigure, explanation: 'Explanation', tiles: Sequence[Tile], columns: int) -> None:
+def _draw_row(part: SubFigure, explanation: Explanation, tiles: Sequence[Tile], columns: int) -> None:
     """Draw pictures side by side, and beside them the scale of the attention, which is one for a row."""
     grid = part.subplots(1, columns, squeeze=False)[0]
     for axes in grid:
@@ -102,7 +100,7 @@ def _draw_row(part: SubFigure, explanation: 'Explanation', tiles: Sequence[Tile]
         bar.set_label('times an even look' if scaled[0][0] is not grid[0] else '', fontsize=7)
 
 
-def _draw_tile(axes: Axes, explanation: 'Explanation', tile: Tile, brightest: float) -> AxesImage:
+def _draw_tile(axes: Axes, explanation: Explanation, tile: Tile, brightest: float) -> AxesImage:
     """Draw a map over the picture."""
     image = axes.imshow(explanation.picture, cmap='gray', vmin=0, vmax=255)
     axes.set_title(tile.title, fontsize=8)
@@ -115,7 +113,7 @@ def _draw_tile(axes: Axes, explanation: 'Explanation', tile: Tile, brightest: fl
     return image
 
 
-def _draw_bars(part: SubFigure, explanation: 'Explanation') -> None:
+def _draw_bars(part: SubFigure, explanation: Explanation) -> None:
     """Draw the probabilities, and what sums to the logit and to the lead."""
     sums = {f'logit of {explanation.label}': explanation.shares, f'lead over {explanation.rival}': explanation.lead}
     split = {name: shares for name, shares in sums.items() if shares is not None}

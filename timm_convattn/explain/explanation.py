@@ -1,18 +1,12 @@
 """The explanation of one decision."""
 
-import importlib.util
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from timm_convattn.errors import InputError
 from timm_convattn.explain.attention import AttentionMap
 from timm_convattn.explain.shares import Shares
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ['Explanation']
 
@@ -96,18 +90,6 @@ class Explanation:
                 f'{_brightest(looks)}, {looks.max():.1f} times an even look'
             )
         return '\n'.join(lines)
-
-    def draw(self) -> 'Figure':
-        """Draw the picture, all maps over it, the probabilities and the shares.
-
-        Raises:
-            InputError: If matplotlib is not installed.
-        """
-        if importlib.util.find_spec('matplotlib') is None:
-            raise InputError("A figure needs matplotlib: pip install 'timm-convattn[explain]'.")
-        from timm_convattn.explain.drawing import draw_explanation
-
-        return draw_explanation(self)
 
 
 def _brightest(pixels: npt.NDArray[np.float32]) -> str:

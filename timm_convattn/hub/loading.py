@@ -5,14 +5,16 @@ from pathlib import Path
 import safetensors
 import timm
 import torch.nn as nn
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from timm.models import parse_model_name
 
 from timm_convattn.errors import InputError
-from timm_convattn.hub.failures import explain_hub_failures
+from timm_convattn.hub_errors import explain_hub_failures
+from timm_convattn.rejection import FILE_NAME as REJECTION
+from timm_convattn.rejection import Rejection
 
-__all__ = ['check_weights', 'fetch_beside', 'fetch_weights']
+__all__ = ['check_weights', 'fetch_beside', 'fetch_weights', 'find_rejection', 'load_rejection']
 
 WEIGHTS = 'model.safetensors'
 PICKLES = ('.bin', '.pth', '.pt', '.ckpt', '.pkl', '.tar')
@@ -122,3 +124,32 @@ def _no_safetensors(place: str, files: list[str]) -> str:
     return (
         f'{place} has no {WEIGHTS}, {seen}. Ask its owner for safetensors, or convert it yourself where that is safe.'
     )
+
+
+def load_rejection(model: str) -> Rejection:
+    """Find what a model needs in order to reject, beside its weights.
+
+    Args:
+        model: hf-hub:OWNER/NAME, or local-dir:FOLDER.
+
+    Raises:
+        InputError: If there is none, or it cannot be read.
+    """
+    path = fetch_beside(model, REJECTION)
+    if path is None:
+        raise InputError(
+            f'{model} has no {REJECTION}, so nothing tells how sure it has to be. Fine-tune it with --hold-out 0.1: a '
+            'tenth of the training frames is kept to find that out.'
+        )
+    return Rejection.load(path)
+
+
+def find_rejection(name: str) -> Rejection | None:
+    """Read what a model's run learned of its sureness, where it did."""
+    if name.startswith('hf-hub:'):
+        repo_id, _, revision = name.removeprefix('hf-hub:').partition('@')
+        known = try_to_load_from_cache(repo_id, REJECTION, revision=revision or None)
+        if known is not None and not isinstance(known, str):  # the cache remembers that there is none
+            return None
+    path = fetch_beside(name, REJECTION)
+    return None if path is None else Rejection.load(path)

@@ -16,8 +16,8 @@ from timm_convattn.data.crops import built_crops, narrow_crops
 from timm_convattn.data.sources import EMBEDDED_SCENES
 from timm_convattn.errors import InputError
 from timm_convattn.hub.cards import dataset_card, model_card, weights_origin
-from timm_convattn.hub.failures import LOG_IN, explain_hub_failures
-from timm_convattn.places import without_places
+from timm_convattn.hub_errors import LOG_IN, explain_hub_failures
+from timm_convattn.redact import strip_local_paths
 from timm_convattn.rejection import FILE_NAME as REJECTION
 
 __all__ = [
@@ -83,7 +83,7 @@ def run_publication(
     needed = ('results.json', 'confusion_matrix.png', 'model/config.json', 'model/model.safetensors')
     if missing := [path for path in needed if not (run / path).is_file()]:
         raise InputError(f'{run} is no finished run: it lacks {", ".join(missing)}. Go on with --resume {run}.')
-    record = without_places(json.loads((run / 'results.json').read_text()))
+    record = strip_local_paths(json.loads((run / 'results.json').read_text()))
     license = license or weights_origin(record['training']['config']).license or 'apache-2.0'
     config = json.loads((run / 'model' / 'config.json').read_text())
     config['pretrained_cfg']['license'] = license

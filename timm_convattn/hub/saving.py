@@ -3,15 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import timm
 import torch.nn as nn
 from timm.models import save_for_hf
 
 from timm_convattn.files import write_json
 
-__all__ = ['model_data_config', 'pretrained_cfg', 'save_model']
+__all__ = ['save_model']
 
 # what a configuration says of the checkpoint that a model started from, and what is not true of the fine-tuned one
 INHERITED = (
@@ -57,14 +56,3 @@ def save_model(model: nn.Module, folder: Path, class_names: Sequence[str], data_
     # transformers passes the number of classes itself, and a second one is an error
     config.get('model_args', {}).pop('num_classes', None)
     write_json(path, config)
-
-
-def pretrained_cfg(model: nn.Module) -> dict[str, Any]:
-    """Give the configuration of the weights that a model of timm has or started from."""
-    return cast(dict[str, Any], model.pretrained_cfg)
-
-
-def model_data_config(model: nn.Module) -> dict[str, Any]:
-    """Give the input that a model was made for, as timm's `create_transform` takes it."""
-    config: dict[str, Any] = timm.data.resolve_model_data_config(model)
-    return config

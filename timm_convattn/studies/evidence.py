@@ -8,7 +8,7 @@ import yaml
 
 from timm_convattn.errors import InputError
 from timm_convattn.files import read_yaml, renewed_folder, write_json, write_text
-from timm_convattn.places import without_places
+from timm_convattn.redact import strip_local_paths
 from timm_convattn.studies.gathering import FinishedRun
 
 __all__ = ['keep_evidence']
@@ -31,9 +31,9 @@ def keep_evidence(runs: Sequence[FinishedRun], folder: Path) -> None:
         if place.resolve() == run.folder.resolve():
             raise InputError(f'{folder} holds the runs themselves. Give --results another folder to keep them in.')
         with renewed_folder(place) as beside:
-            write_json(beside / 'results.json', without_places(run.record))
+            write_json(beside / 'results.json', strip_local_paths(run.record))
             if (run.folder / 'config.yaml').is_file():
-                options = without_places(read_yaml(run.folder / 'config.yaml', 'the options of a run', ''))
+                options = strip_local_paths(read_yaml(run.folder / 'config.yaml', 'the options of a run', ''))
                 write_text(beside / 'config.yaml', yaml.safe_dump(options, sort_keys=False))
             for name in PREDICTIONS:
                 if (run.folder / name).is_file():

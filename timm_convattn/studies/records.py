@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from timm_convattn.places import without_places
+from timm_convattn.paper import TABLE_2
+from timm_convattn.redact import strip_local_paths
 from timm_convattn.studies.gathering import Findings, FinishedRun
-from timm_convattn.studies.paper import TABLE_2
 from timm_convattn.studies.selection import selection_record
 from timm_convattn.studies.statistics import Difference
 
@@ -29,7 +29,7 @@ def study_record(findings: Findings, scale: str) -> dict[str, Any]:
         'score': study.score,
         'data': {
             'name': data.name,
-            'origin': without_places(data.origin),
+            'origin': strip_local_paths(data.origin),
             'classes': data.classes,
             'class_names': list(data.class_names),
             'counts': data.counts,

@@ -10,9 +10,10 @@ import torch
 from matplotlib.figure import Figure
 
 from timm_convattn.errors import InputError
+from timm_convattn.factory import load_network
 from timm_convattn.figures import draw_confusion_matrix, draw_crops, draw_predicted, rejected_crops
-from timm_convattn.hub import model_data_config
-from timm_convattn.networks import load_network
+from timm_convattn.models.config import model_data_config
+from timm_convattn.paper import FINDINGS, TABLE_1, TABLE_4
 from timm_convattn.selective import confidence
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.figures import (
@@ -26,7 +27,6 @@ from timm_convattn.studies.figures import (
     draw_scores,
 )
 from timm_convattn.studies.gathering import Findings, FinishedRun
-from timm_convattn.studies.paper import FINDINGS, TABLE_1, TABLE_4
 from timm_convattn.studies.records import study_record
 from timm_convattn.studies.selection import WANTED_RISKS, Selection, select
 from timm_convattn.studies.tables import Table, class_table, selection_table, selection_verdict, study_table, verdict

@@ -20,8 +20,8 @@ from timm_convattn.data.pipeline import CropImages, unwrap_worker_errors
 from timm_convattn.data.sources import class_names_of, content_hash, describe_origin, describe_source
 from timm_convattn.environment import describe_environment
 from timm_convattn.errors import InputError
-from timm_convattn.hub import model_data_config, pretrained_cfg
 from timm_convattn.metrics import accuracy_by_size, compute_metrics
+from timm_convattn.models.config import model_data_config, pretrained_cfg
 from timm_convattn.predictions import Predictions
 
 __all__ = ['BATCH_SIZE', 'evaluation_loader', 'evaluation_record', 'predict', 'score', 'use_threads']

@@ -11,16 +11,18 @@ import torch.nn as nn
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import set_seed
 
-from timm_convattn.data.sources import class_names_of, hold_out_frames, open_crops
+from timm_convattn.data.sources import class_names_of, open_crops
+from timm_convattn.data.splits import hold_out_frames
 from timm_convattn.data.streams import open_stream
 from timm_convattn.errors import InputError
+from timm_convattn.factory import load_network
 from timm_convattn.figures import plot_confusion_matrix
 from timm_convattn.files import explain_full_disk, file_beside, renewed_folder, write_json
-from timm_convattn.hub import model_data_config, save_model
+from timm_convattn.hub import save_model
 from timm_convattn.hub.publishing import check_right_to_write
-from timm_convattn.networks import load_network
+from timm_convattn.metrics import format_metrics
+from timm_convattn.models.config import model_data_config
 from timm_convattn.rejection import Rejection
-from timm_convattn.report import format_metrics
 from timm_convattn.training.config import Config, DataConfig, flat
 from timm_convattn.training.evaluation import evaluation_loader, evaluation_record, predict, use_threads
 from timm_convattn.training.loop import Training

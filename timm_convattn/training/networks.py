@@ -9,11 +9,11 @@ import torch.nn as nn
 import yaml
 
 from timm_convattn.errors import InputError
-from timm_convattn.hub import pretrained_cfg
+from timm_convattn.factory import check_name, create_on_meta, make_network
 from timm_convattn.hub.loading import check_weights, fetch_weights
 from timm_convattn.layers import RelMha2d
 from timm_convattn.models import MODULES
-from timm_convattn.networks import check_name, make_network, sketch_model
+from timm_convattn.models.config import pretrained_cfg
 from timm_convattn.training.config import ModelConfig
 
 __all__ = ['create_network', 'network_input']
@@ -42,7 +42,7 @@ def create_network(config: ModelConfig, class_names: list[str], img_size: tuple[
         return make_network(config.model, pretrained=config.pretrained, **given)
     if not config.init_from.startswith(('local-dir:', 'hf-hub:', 'hf_hub:')):
         raise InputError(f'init_from is {config.init_from!r}, wanted local-dir:FOLDER or hf-hub:OWNER/NAME.')
-    saved = sketch_model(config.init_from)
+    saved = create_on_meta(config.init_from)
     cfg, wanted = pretrained_cfg(saved), config.model.split('.')[0]
     if cfg['architecture'] == wanted:
         model = make_network(config.init_from, pretrained=True, **given)

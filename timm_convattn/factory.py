@@ -10,18 +10,18 @@ import torch.nn as nn
 
 import timm_convattn  # noqa: F401  registers the models
 from timm_convattn.errors import InputError
-from timm_convattn.hub import pretrained_cfg
 from timm_convattn.hub.loading import check_weights, fetch_weights
 from timm_convattn.models import MODULES
+from timm_convattn.models.config import pretrained_cfg
 
 __all__ = [
     'check_name',
+    'create_on_meta',
     'full_name',
     'label_names',
     'load_model',
     'load_network',
     'make_network',
-    'sketch_model',
 ]
 
 
@@ -92,7 +92,7 @@ def label_names(model: nn.Module) -> list[str] | None:
     return list(names) if is_list and len(names) == cast(Any, model).num_classes else None
 
 
-def sketch_model(name: str) -> nn.Module:
+def create_on_meta(name: str) -> nn.Module:
     """Build a model without weights and without memory for them, on the meta device.
 
     Args:

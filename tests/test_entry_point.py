@@ -6,9 +6,9 @@ import sys
 MISTAKEN = """
 import atexit, gc
 from timm_convattn.errors import InputError
-from timm_convattn.program import as_program
+from timm_convattn.entry_point import entry_point
 atexit.register(lambda: print(gc.get_freeze_count() > 10_000))
-with as_program():
+with entry_point():
     raise InputError('There is no such folder. Give another.')
 """
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from timm_convattn.data.crops import CropSet
-from timm_convattn.studies.paper import SYSTEMS, TABLE_1
+from timm_convattn.metrics import format_metrics
+from timm_convattn.paper import SYSTEMS, TABLE_1
 from timm_convattn.studies.tables import format_selection, format_study
 from timm_convattn.tables import format_table, markdown_table
 from timm_convattn.units import giga, millions
@@ -14,8 +15,6 @@ from timm_convattn.units import giga, millions
 __all__ = [
     'format_benchmark',
     'format_counts',
-    'format_metrics',
-    'format_rejection',
     'render_results',
 ]
 
@@ -34,32 +33,6 @@ def format_counts(crops: CropSet) -> str:
         if reasons
     ]
     return '\n'.join([format_table(header, rows, right=range(1, len(header))), *left_out])
-
-
-def format_metrics(metrics: dict[str, Any]) -> str:
-    """Show the metrics of `timm_convattn.metrics.compute_metrics`, class by class and over all."""
-    header, rows = ['class', 'precision', 'recall', 'F1', 'samples'], []
-    for name, scores in metrics['per_class'].items():
-        values = ['-' if scores[key] is None else f'{scores[key]:.4f}' for key in ('precision', 'recall', 'f1')]
-        rows.append([name, *values, f'{scores["support"]:,}' if scores['support'] else 'no sample'])
-    absent = metrics['absent_classes']
-    lines = [
-        format_table(header, rows, right=range(1, len(header))),
-        f'accuracy {metrics["accuracy"]:.4f}, macro F1 {metrics["macro_f1"]:.4f}, '
-        f'weighted F1 {metrics["weighted_f1"]:.4f} over {metrics["num_samples"]:,} crops'
-        + (f' (macro over the classes with samples; none of {", ".join(absent)})' if absent else ''),
-    ]
-    return '\n'.join(lines)
-
-
-def format_rejection(rejection: dict[str, Any]) -> str:
-    """Show what is left when a model may reject: how much is answered, and how much of that is right."""
-    accuracy = rejection['accuracy']
-    return (
-        f'answered with a confidence of {rejection["threshold"]:.4f} and more, for at most '
-        f'{rejection["wanted_error_rate"]:.2%} wrong: {rejection["num_answered"]:,} crops, coverage '
-        f'{rejection["coverage"]:.4f}, accuracy ' + ('-' if accuracy is None else f'{accuracy:.4f}')
-    )
 
 
 def format_models(record: dict[str, Any]) -> str:

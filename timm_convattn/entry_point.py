@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from timm_convattn.errors import InputError
 
-__all__ = ['as_program']
+__all__ = ['entry_point']
 
 
 @contextmanager
-def as_program() -> Iterator[None]:
+def entry_point() -> Iterator[None]:
     """Run the work of a program: an `InputError` is one line on standard error and exit status 1, and its end is quick.
 
     The interpreter looks through all objects once more when it ends, which takes a second after torch, timm and their

@@ -8,9 +8,9 @@ import pytest
 from packaging.version import Version
 
 from timm_convattn.errors import InputError
-from timm_convattn.hub.failures import explain_hub_failures
 from timm_convattn.hub.loading import fetch_weights
 from timm_convattn.hub.publishing import publish
+from timm_convattn.hub_errors import explain_hub_failures
 
 
 def refusal(script, run, repo_id, **changes):

@@ -5,18 +5,18 @@ import shlex
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-__all__ = ['without_places']
+__all__ = ['strip_local_paths']
 
 
-def without_places(value: Any) -> Any:
+def strip_local_paths(value: Any) -> Any:
     """Replace places on this machine by the last part of their names, in plain values of any depth.
 
     A place is an absolute path, or one that leads up; so `crops/four_class` and `hf-hub:owner/name` stay.
     """
     if isinstance(value, dict):
-        return {key: _command(item) if key == 'command' else without_places(item) for key, item in value.items()}
+        return {key: _command(item) if key == 'command' else strip_local_paths(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [without_places(item) for item in value]
+        return [strip_local_paths(item) for item in value]
     return _nameless(value) if isinstance(value, str) else value
 
 
