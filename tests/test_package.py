@@ -12,7 +12,10 @@ import timm_convattn
 
 pytestmark = pytest.mark.slow
 
-NEEDED_BESIDE_CODE = {'timm_convattn/py.typed', 'timm_convattn/studies/report.html.jinja'}
+NEEDED_BESIDE_CODE = {
+    *('timm_convattn/py.typed', 'timm_convattn/studies/report.html.jinja'),
+    *('timm_convattn/hub/templates/model_card.md.jinja', 'timm_convattn/hub/templates/dataset_card.md.jinja'),
+}
 
 # every module, from where it was installed; those that end in __main__ are programs
 IMPORT_ALL = """

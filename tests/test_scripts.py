@@ -1,6 +1,7 @@
 """The scripts as a person starts them: real processes, the embedded scenes, real signals."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -99,6 +100,15 @@ def test_help_is_grouped_and_names_every_option(root, monkeypatch):
         assert group in finished.stdout
     for flag in ('--data', '--init-from', '--gradient-accumulation', '--resume', '--tracker', '--compile', '--ema'):
         assert flag in finished.stdout
+
+
+@pytest.mark.parametrize('name', ['finetune', 'reproduce', 'validate', 'publish', 'build_dataset', 'benchmark'])
+def test_help_shows_each_example_command_on_its_own_line(root, monkeypatch, name):
+    monkeypatch.setenv('COLUMNS', '100')
+    script = root / 'train_scripts' / f'{name}.py'
+    examples = re.findall(r'^    (?:python|accelerate) .*', script.read_text().split('"""')[1], re.MULTILINE)
+    assert examples
+    assert set(examples) <= set(run_script(script, '--help').stdout.splitlines())
 
 
 @pytest.mark.slow

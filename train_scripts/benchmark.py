@@ -1,6 +1,7 @@
 """Measure this package beside its peers: ratios of two things in one process and one thread, on an idle machine.
 
-python train_scripts/benchmark.py attention --out hub_cards/results/attention.json
+Examples:
+    python train_scripts/benchmark.py attention --out hub_cards/results/attention.json
 """
 
 import functools

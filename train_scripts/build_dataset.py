@@ -1,7 +1,8 @@
 """Cut the annotated objects out of a FLIR ADAS folder and write them as a data set of crops.
 
-python train_scripts/build_dataset.py --flir-root FLIR_ADAS_1_3 --out crops/four_class
-python train_scripts/build_dataset.py --flir-root FLIR_ADAS_1_3 --out crops/four_class --push-to-hub you/flir-crops
+Examples:
+    python train_scripts/build_dataset.py --flir-root FLIR_ADAS_1_3 --out crops/four_class
+    python train_scripts/build_dataset.py --flir-root FLIR_ADAS_1_3 --out crops/four_class --push-to-hub you/flir-crops
 """
 
 from dataclasses import dataclass
@@ -16,8 +17,6 @@ from timm_convattn.doc_blocks import format_counts
 from timm_convattn.entry_point import entry_point
 from timm_convattn.figures import plot_crops
 from timm_convattn.hub.publishing import check_redistribution, check_right_to_write, publish_crops
-
-DATASET_CARD = Path(__file__).parent.parent / 'hub_cards' / 'dataset_card.md.jinja'
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def main(args: Args) -> None:
         plot_crops(load_crops(args.out)['train'], args.sheet)
         print(f'some of them: {args.sheet}')
     if args.push_to_hub is not None:
-        address = publish_crops(args.out, args.push_to_hub, DATASET_CARD, args.public, args.i_have_the_right)
+        address = publish_crops(args.out, args.push_to_hub, args.public, args.i_have_the_right)
         print(f'published: {address}')
 
 

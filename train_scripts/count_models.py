@@ -1,6 +1,7 @@
 """Count parameters and multiply-accumulates of every model of this package and of the backbones, for README's table.
 
-python train_scripts/count_models.py --out hub_cards/results/models.json
+Examples:
+    python train_scripts/count_models.py --out hub_cards/results/models.json
 """
 
 from pathlib import Path

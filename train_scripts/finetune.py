@@ -1,9 +1,10 @@
 """Fine-tune a timm model on crops, evaluate it and leave a run folder.
 
-accelerate launch train_scripts/finetune.py
-accelerate launch train_scripts/finetune.py --config train_scripts/recipes/aresnet50_paper.yaml --data crops/four_class
-accelerate launch train_scripts/finetune.py --resume runs/NAME
-accelerate launch train_scripts/finetune.py --data crops/four_class --push-to-hub you/aresnet18_relmha.flir4
+Examples:
+    accelerate launch train_scripts/finetune.py
+    accelerate launch train_scripts/finetune.py --config train_scripts/recipes/aresnet50_paper.yaml --data crops/flir
+    accelerate launch train_scripts/finetune.py --resume runs/NAME
+    accelerate launch train_scripts/finetune.py --data crops/four_class --push-to-hub you/aresnet18_relmha.flir4
 """
 
 import os
@@ -16,14 +17,11 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 from accelerate import PartialState
 
 from timm_convattn.entry_point import entry_point
-from timm_convattn.errors import InputError
-from timm_convattn.hub.publishing import publish, run_publication
 from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.run_folder import resume_config
 from timm_convattn.training.stop import Interrupted
 
-MODEL_CARD = Path(__file__).parent.parent / 'hub_cards' / 'model_card.md.jinja'
 QUICKSTART = Path(__file__).parent / 'recipes' / 'quickstart.yaml'
 
 
@@ -32,18 +30,7 @@ def main(args: list[str]) -> None:
     config = parse_config(args, recipe=QUICKSTART, description=__doc__)
     if config.run.resume is not None:
         config = resume_config(config, args)
-    folder = finetune(config)
-    if config.run.push_to_hub is not None and PartialState().is_main_process:
-        publish_run(folder, config.run.push_to_hub)
-
-
-def publish_run(folder: Path, repo_id: str) -> None:
-    """Publish a finished run, private, as publish.py does."""
-    try:
-        print(f'published: {publish(run_publication(folder, repo_id, MODEL_CARD))}')
-    except InputError as error:
-        again = f'python train_scripts/publish.py --run {folder} --repo-id {repo_id}'
-        raise InputError(f'{error} The run is whole; publish it with: {again}') from None
+    finetune(config)
 
 
 if __name__ == '__main__':

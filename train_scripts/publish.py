@@ -1,6 +1,7 @@
 """Publish a finished run on the Hugging Face Hub: weights, configuration, card, results and confusion matrix.
 
-python train_scripts/publish.py --run runs/NAME --repo-id you/aresnet50_relmha.flir4 --dry-run
+Examples:
+    python train_scripts/publish.py --run runs/NAME --repo-id you/aresnet50_relmha.flir4 --dry-run
 """
 
 from dataclasses import dataclass
@@ -10,8 +11,6 @@ import tyro
 
 from timm_convattn.entry_point import entry_point
 from timm_convattn.hub.publishing import publish, run_publication
-
-MODEL_CARD = Path(__file__).parent.parent / 'hub_cards' / 'model_card.md.jinja'
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Publish, or say what would be."""
-    publication = run_publication(args.run, args.repo_id, MODEL_CARD, args.license, args.public, args.tag)
+    publication = run_publication(args.run, args.repo_id, args.license, args.public, args.tag)
     print(publication.describe())
     if args.dry_run:
         print('nothing was sent (--dry-run)')

@@ -18,10 +18,10 @@ def render() -> dict[Path, str]:
     files = {path: render_results(path.read_text(), ROOT) for path in documents}
     for name in MODELS:
         record = json.loads((CARDS / 'results' / f'{name}.json').read_text())
-        files[CARDS / f'{name}.md'] = model_card(record, CARDS / 'model_card.md.jinja', license='apache-2.0')
+        files[CARDS / f'{name}.md'] = model_card(record, license='apache-2.0')
     for name in DATA_SETS:
         crops = json.loads((CARDS / 'results' / f'{name}.json').read_text())
-        files[CARDS / f'{name}.md'] = dataset_card({'four_class': crops}, CARDS / 'dataset_card.md.jinja')
+        files[CARDS / f'{name}.md'] = dataset_card({'four_class': crops})
     return files
 
 

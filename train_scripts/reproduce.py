@@ -1,10 +1,11 @@
 """Run the paper's studies, and show what came of them.
 
-python train_scripts/reproduce.py table2 --scale cpu
-python train_scripts/reproduce.py table2 table3 --scale full --data crops/four_class --jobs 4
-python train_scripts/reproduce.py table2 --data crops/four_class --budget 60
-python train_scripts/reproduce.py table2 --data crops/four_class --engine ray --address 10.0.0.1:6379
-python train_scripts/reproduce.py report
+Examples:
+    python train_scripts/reproduce.py table2 --scale cpu
+    python train_scripts/reproduce.py table2 table3 --scale full --data crops/four_class --jobs 4
+    python train_scripts/reproduce.py table2 --data crops/four_class --budget 60
+    python train_scripts/reproduce.py table2 --data crops/four_class --engine ray --address 10.0.0.1:6379
+    python train_scripts/reproduce.py report
 
 A run that is finished is not repeated, one that was interrupted goes on: give the same command again. The checkpoints
 of a finished run are removed, its weights stay.

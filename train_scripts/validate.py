@@ -1,7 +1,8 @@
 """Evaluate a trained model on a split of crops, exactly as the run that trained it did.
 
-python train_scripts/validate.py --model local-dir:runs/NAME/model --data crops/four_class --out results.json
-python train_scripts/validate.py --model local-dir:runs/NAME/model --data crops/four_class --reject-at 0.01
+Examples:
+    python train_scripts/validate.py --model local-dir:runs/NAME/model --data crops/four_class --out results.json
+    python train_scripts/validate.py --model local-dir:runs/NAME/model --data crops/four_class --reject-at 0.01
 """
 
 from dataclasses import dataclass

@@ -113,17 +113,12 @@ def finished_run(root, tiny_crops, tmp_path_factory):
 
 
 @pytest.fixture
-def card_template(root):
-    return root / 'hub_cards' / 'model_card.md.jinja'
-
-
-@pytest.fixture
-def publication(hub, finished_run, card_template):
+def publication(hub, finished_run):
     """What of the run goes to a repository that is not there yet."""
     from timm_convattn.hub.publishing import run_publication
 
     def make(**kwargs):
-        return run_publication(finished_run, **{'repo_id': hub.repo_id(), 'template': card_template, **kwargs})
+        return run_publication(finished_run, **{'repo_id': hub.repo_id(), **kwargs})
 
     return make
 

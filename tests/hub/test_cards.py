@@ -16,8 +16,8 @@ def record(finished_run):
     return json.loads((finished_run / 'results.json').read_text())
 
 
-def test_model_index_holds_every_metric_of_the_results(record, card_template):
-    card = ModelCard(model_card(record, card_template, 'you/x', 'apache-2.0'))
+def test_model_index_holds_every_metric_of_the_results(record):
+    card = ModelCard(model_card(record, 'you/x', 'apache-2.0'))
     found = {result.metric_name: result.metric_value for result in card.data.eval_results}
     metrics = record['metrics']
     expected = {'Accuracy': metrics['accuracy'], 'Macro F1': metrics['macro_f1'], 'Weighted F1': metrics['weighted_f1']}
@@ -31,24 +31,24 @@ def test_model_index_holds_every_metric_of_the_results(record, card_template):
     assert card.data.license == 'apache-2.0'
 
 
-def test_card_says_what_was_not_measured_and_what_is_bad(record, card_template):
-    text = model_card(record, card_template, 'you/x')
+def test_card_says_what_was_not_measured_and_what_is_bad(record):
+    text = model_card(record, 'you/x')
     assert 'How well it knows dog is not known' in text
     assert f'It has seen dog least: 0 of {sum(record["training"]["crops"].values())} crops' in text
     assert f'accelerate launch train_scripts/{record["environment"]["command"]}' in text
 
 
-def test_card_follows_its_results(record, card_template):
+def test_card_follows_its_results(record):
     changed = copy.deepcopy(record)
     changed['metrics']['accuracy'] = 0.123456
-    assert '0.1235' in model_card(changed, card_template)
-    assert '0.1235' not in model_card(record, card_template)
+    assert '0.1235' in model_card(changed)
+    assert '0.1235' not in model_card(record)
 
 
-def test_recipe_in_a_card_is_one(record, card_template, tmp_path):
+def test_recipe_in_a_card_is_one(record, tmp_path):
     from timm_convattn.training.config import parse_config
 
-    text = model_card(record, card_template)
+    text = model_card(record)
     (tmp_path / 'recipe.yaml').write_text(text.split('```yaml\n')[1].split('```')[0])
     config = parse_config(['--config', str(tmp_path / 'recipe.yaml')])
     assert config.model.model == 'aresnet18_relmha'
@@ -56,10 +56,10 @@ def test_recipe_in_a_card_is_one(record, card_template, tmp_path):
     assert 'output' not in yaml.safe_load((tmp_path / 'recipe.yaml').read_text())
 
 
-def test_results_without_training_make_no_card(record, card_template):
+def test_results_without_training_make_no_card(record):
     del record['training']
     with pytest.raises(InputError, match='The results lack training'):
-        model_card(record, card_template)
+        model_card(record)
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,9 @@ def test_repository_of_another_architecture_is_not_overwritten(hub, publication)
         publish(made)
 
 
-def test_run_that_is_not_finished_is_refused(hub, tmp_path, card_template):
+def test_run_that_is_not_finished_is_refused(hub, tmp_path):
     with pytest.raises(InputError, match=r'no finished run: it lacks results.json, .* Go on with --resume'):
-        run_publication(tmp_path, hub.repo_id(), card_template)
+        run_publication(tmp_path, hub.repo_id())
 
 
 def test_snippets_of_a_published_card_run(hub, publication, tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ from timm_convattn.hub.loading import load_rejection
 from timm_convattn.layers import calibrate_norms
 from timm_convattn.models.config import pretrained_cfg
 from timm_convattn.predictions import Predictions
+from timm_convattn.training import finetune as finetune_module
 from timm_convattn.training import loop, stop
 from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
@@ -85,6 +86,15 @@ def test_model_opens_with_timm_alone_and_says_its_classes_and_input(tiny_config,
     assert files == {'model.safetensors', 'config.json'}
     saved = json.loads((run / 'model' / 'config.json').read_text())
     assert not {'tag', 'origin_url', 'paper_ids', 'hf_hub_id'} & saved['pretrained_cfg'].keys()
+
+
+def test_library_call_publishes_the_finished_run(tiny_config, monkeypatch, capsys):
+    checked = []
+    monkeypatch.setattr(finetune_module, 'check_right_to_write', checked.append)
+    monkeypatch.setattr(finetune_module, 'publish', lambda publication: f'{publication.repo_id} {publication.public}')
+    finetune(tiny_config('--model', 'test_resnet', '--epochs', '1', '--push-to-hub', 'you/tiny'))
+    assert checked == ['you/tiny']
+    assert capsys.readouterr().out.endswith('published: you/tiny False\n')
 
 
 def test_stored_and_plain_input_train_to_the_same_weights(tiny_config):

@@ -1,4 +1,4 @@
-"""Cards of models and data sets, rendered from results files by the templates in `hub_cards/`."""
+"""Cards of models and data sets, rendered from results files by the templates next to this file."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,7 @@ from timm_convattn.models import MODULES
 
 __all__ = ['Origin', 'dataset_card', 'model_card', 'weights_origin']
 
+TEMPLATES = Path(__file__).parent / 'templates'
 NOT_IN_A_RECIPE = ('config', 'output', 'resume', 'push_to_hub')
 SMALL_GROUP = 20  # crops below which an accuracy says little
 
@@ -58,7 +59,6 @@ def weights_origin(options: Mapping[str, Any]) -> Origin:
 
 def model_card(
     record: Mapping[str, Any],
-    template: Path,
     repo_id: str | None = None,
     license: str | None = None,
     figure: str | None = None,
@@ -67,7 +67,6 @@ def model_card(
 
     Args:
         record: The results of its run.
-        template: `hub_cards/model_card.md.jinja`.
         repo_id: Where it is published, which its uses name; without, the card has none.
         license: Licence of the weights, as the Hub names it.
         figure: Where the picture of the confusion matrix is, seen from the card.
@@ -103,7 +102,7 @@ def model_card(
     recipe = {key: value for key, value in options.items() if value is not None and key not in NOT_IN_A_RECIPE}
     card = ModelCard.from_template(
         header,
-        template_path=str(template),
+        template_path=str(TEMPLATES / 'model_card.md.jinja'),
         record=record,
         title=name,
         about=(timm.models.model_entrypoint(architecture).__doc__ or architecture).strip().splitlines()[0],
@@ -129,7 +128,6 @@ def model_card(
 
 def dataset_card(
     configurations: Mapping[str, Mapping[str, Any]],
-    template: Path,
     repo_id: str | None = None,
 ) -> str:
     """Render the card of a data set of crops.
@@ -137,7 +135,6 @@ def dataset_card(
     Args:
         configurations: What `crops.json` says, by the name of the configuration; the first is the default one. The
             shards of each lie in a folder of its name.
-        template: `hub_cards/dataset_card.md.jinja`.
         repo_id: Where it is published, which its uses name; without, the card has none.
 
     Returns:
@@ -168,7 +165,7 @@ def dataset_card(
     )
     card = DatasetCard.from_template(
         header,
-        template_path=str(template),
+        template_path=str(TEMPLATES / 'dataset_card.md.jinja'),
         title=repo_id.split('/')[-1] if repo_id else f'Crops of {main["origin"]}',
         origin=main['origin'],
         drawn=drawn,

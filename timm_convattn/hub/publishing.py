@@ -62,7 +62,6 @@ class Publication:
 def run_publication(
     run: Path,
     repo_id: str,
-    template: Path,
     license: str | None = None,
     public: bool = False,
     tag: str | None = None,
@@ -72,7 +71,6 @@ def run_publication(
     Args:
         run: The run folder.
         repo_id: The repository, owner/name.
-        template: `hub_cards/model_card.md.jinja`.
         license: Licence of the weights. None: that of the weights that the run started from, or apache-2.0.
         public: Whether everyone may see the repository.
         tag: Tag of the commit.
@@ -87,7 +85,7 @@ def run_publication(
     license = license or weights_origin(record['training']['config']).license or 'apache-2.0'
     config = json.loads((run / 'model' / 'config.json').read_text())
     config['pretrained_cfg']['license'] = license
-    card = model_card(record, template, repo_id, license, figure='confusion_matrix.png')
+    card = model_card(record, repo_id, license, figure='confusion_matrix.png')
     files: dict[str, Path | bytes] = {
         'README.md': card.encode(),
         'config.json': _as_json(config),
@@ -107,7 +105,6 @@ def _as_json(content: Any) -> bytes:
 def dataset_publication(
     folders: Mapping[str, Path],
     repo_id: str,
-    template: Path,
     public: bool = False,
 ) -> Publication:
     """Gather what is published of data sets of crops.
@@ -115,26 +112,22 @@ def dataset_publication(
     Args:
         folders: What `build_crops` wrote, by the name of the configuration that it becomes; the first is the default.
         repo_id: The repository, owner/name.
-        template: `hub_cards/dataset_card.md.jinja`.
         public: Whether everyone may see the repository.
     """
     made = {name: json.loads((folder / 'crops.json').read_text()) for name, folder in folders.items()}
-    files: dict[str, Path | bytes] = {'README.md': dataset_card(made, template, repo_id).encode()}
+    files: dict[str, Path | bytes] = {'README.md': dataset_card(made, repo_id).encode()}
     for name, folder in folders.items():
         files[f'{name}/crops.json'] = folder / 'crops.json'
         files |= {f'{name}/{shard.name}': shard for shard in sorted((folder / 'data').glob('*.parquet'))}
     return Publication(repo_id, 'dataset', files, f'Crops of {next(iter(made.values()))["origin"]}', public)
 
 
-def publish_crops(
-    folder: Path, repo_id: str, template: Path, public: bool = False, may_redistribute: bool = False
-) -> str:
+def publish_crops(folder: Path, repo_id: str, public: bool = False, may_redistribute: bool = False) -> str:
     """Publish crops of four classes, and those of the first two as a configuration of its own.
 
     Args:
         folder: What `build_crops` wrote, of four classes.
         repo_id: The repository, owner/name.
-        template: `hub_cards/dataset_card.md.jinja`.
         public: Whether everyone may see the repository.
         may_redistribute: Whether the user has said to have the right to pass the frames on.
 
@@ -151,7 +144,7 @@ def publish_crops(
     with tempfile.TemporaryDirectory(prefix='two_class.') as narrowed:
         narrow_crops(folder, Path(narrowed) / 'two_class', 'two_class')
         folders = {'four_class': folder, 'two_class': Path(narrowed) / 'two_class'}
-        return publish(dataset_publication(folders, repo_id, template, public))
+        return publish(dataset_publication(folders, repo_id, public))
 
 
 def publish(publication: Publication) -> str:

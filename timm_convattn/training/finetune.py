@@ -19,7 +19,7 @@ from timm_convattn.factory import load_network
 from timm_convattn.figures import plot_confusion_matrix
 from timm_convattn.files import explain_full_disk, file_beside, renewed_folder, write_json
 from timm_convattn.hub import save_model
-from timm_convattn.hub.publishing import check_right_to_write
+from timm_convattn.hub.publishing import check_right_to_write, publish, run_publication
 from timm_convattn.metrics import format_metrics
 from timm_convattn.models.config import model_data_config
 from timm_convattn.rejection import Rejection
@@ -34,7 +34,7 @@ __all__ = ['finetune']
 
 
 def finetune(config: Config) -> Path:
-    """Fine-tune a model, evaluate what was saved, and leave a run folder.
+    """Fine-tune a model, evaluate what was saved, leave a run folder, and publish it where that is asked for.
 
     The folder holds `config.yaml`, `log.jsonl` (a line an epoch), `checkpoints/`, `model/` (for
     `timm.create_model('local-dir:...')`), `results.json`, `confusion_matrix.png` and `validation.safetensors`, the
@@ -84,6 +84,8 @@ def finetune(config: Config) -> Path:
         accelerator.wait_for_everyone()
         _report(config, accelerator, crops['validation'], held_out, folder, train)
     accelerator.end_training()
+    if config.run.push_to_hub and accelerator.is_main_process:
+        _publish(folder, config.run.push_to_hub)
     return folder
 
 
@@ -121,6 +123,14 @@ def _create_accelerator(config: Config, folder: Path) -> Accelerator:
 def _save_finished(model: nn.Module, folder: Path, class_names: list[str], data_config: dict[str, Any]) -> None:
     with renewed_folder(folder) as beside:
         save_model(model.to(memory_format=torch.contiguous_format), beside, class_names, data_config)
+
+
+def _publish(folder: Path, repo_id: str) -> None:
+    try:
+        print(f'published: {publish(run_publication(folder, repo_id))}')
+    except InputError as error:
+        again = f'python train_scripts/publish.py --run {folder} --repo-id {repo_id}'
+        raise InputError(f'{error} The run is complete; publish it with: {again}') from None
 
 
 def _report(
