@@ -135,7 +135,7 @@ def _read_by_tyro(start, argv: list[str]) -> None:
 
 
 def _read_command_line(args: list[str]) -> None:
-    from timm_convattn.cli import main
+    from timm_convattn_cli import main
 
     if args == ['--version']:
         return

@@ -154,7 +154,7 @@ def test_loading_and_every_command_need_no_extra():
 import sys
 for name in ('accelerate', 'datasets', 'evaluate', 'matplotlib', 'pyarrow', 'onnx', 'onnxruntime'):
     sys.modules[name] = None  # importing it fails
-import timm_convattn.inference, timm_convattn.export, timm_convattn.cli, timm_convattn.factory
+import timm_convattn.inference, timm_convattn.export, timm_convattn_cli, timm_convattn.factory
 print('light')
 """
     finished = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=False)

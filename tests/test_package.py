@@ -86,7 +86,8 @@ def test_wheel_holds_the_package_and_nothing_else(root, wheel):
         names = set(archive.namelist())
     about = {name for name in names if name.split('/')[0] == f'timm_convattn-{timm_convattn.__version__}.dist-info'}
     assert {name.split('/', 1)[1] for name in about} >= {'METADATA', 'RECORD', 'entry_points.txt', 'licenses/LICENSE'}
-    code = {str(path.relative_to(root)) for path in (root / 'timm_convattn').rglob('*.py')}
+    packages = [root / 'timm_convattn', root / 'timm_convattn_cli']
+    code = {str(path.relative_to(root)) for package in packages for path in package.rglob('*.py')}
     assert names - about == code | NEEDED_BESIDE_CODE
 
 

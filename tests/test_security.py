@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = sorted(
-    path for folder in ('timm_convattn', 'train_scripts', 'hub_cards') for path in ROOT.glob(f'{folder}/**/*.py')
-)
+SHIPPED_FOLDERS = ('timm_convattn', 'timm_convattn_cli', 'train_scripts', 'hub_cards')
+SHIPPED = sorted(path for folder in SHIPPED_FOLDERS for path in ROOT.glob(f'{folder}/**/*.py'))
 
 FORBIDDEN = {
     *(

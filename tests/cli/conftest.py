@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import timm_convattn  # noqa: F401  registers the models
-from timm_convattn.cli import main
 from timm_convattn.hub import save_model
 from timm_convattn.rejection import Rejection
+from timm_convattn_cli import main
 
 CLASSES = ['person', 'vehicle', 'bicycle', 'dog']
 INPUT = {

@@ -7,7 +7,7 @@ import pytest
 import timm
 
 import timm_convattn
-from timm_convattn.cli import COMMANDS
+from timm_convattn_cli import COMMANDS
 
 
 def test_help_names_every_command_in_one_line_and_version_is_the_packages(cli):

@@ -141,7 +141,7 @@ def test_mistakes_end_in_a_sentence(cli, model_folder, images, tmp_path, args, s
 
 @pytest.mark.slow
 def test_a_closed_pipe_ends_quietly(root, model_folder, images):
-    command = [sys.executable, '-m', 'timm_convattn.cli', 'predict', model_folder, *[images] * 3, '--threads', '1']
+    command = [sys.executable, '-m', 'timm_convattn_cli', 'predict', model_folder, *[images] * 3, '--threads', '1']
     read, write = os.pipe()
     os.close(read)  # as `| head` does when it has seen enough
     finished = subprocess.run([*map(str, command)], cwd=root, stdout=write, stderr=subprocess.PIPE, check=False)

@@ -93,7 +93,7 @@ def shortening(script, args):
 
 def run_command_line(words):
     """Run a command of `timm-convattn` in this process."""
-    from timm_convattn.cli import main
+    from timm_convattn_cli import main
 
     args = [*words[1:], *shortening('', words)]
     said = io.StringIO()

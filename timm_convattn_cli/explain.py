@@ -7,11 +7,11 @@ from typing import Annotated
 
 import tyro
 
-from timm_convattn.cli.arguments import Bits, ModelName, Percentiles
 from timm_convattn.errors import InputError
 from timm_convattn.explain import draw_explanation
 from timm_convattn.files import write_bytes
 from timm_convattn.inference import Classifier
+from timm_convattn_cli.arguments import Bits, ModelName, Percentiles
 
 __all__ = ['Explain']
 

@@ -16,12 +16,12 @@ import torch
 import tyro
 from tqdm.auto import tqdm
 
-from timm_convattn.cli.arguments import Bits, ModelName, Percentiles
-from timm_convattn.cli.pictures import Picture, find_boxes, find_images, map_ahead, read_picture
-from timm_convattn.cli.rows import CsvRows, JsonRows, Row, Rows, TableRows
 from timm_convattn.data.images import scale_percentiles
 from timm_convattn.errors import InputError
 from timm_convattn.inference import Classifier
+from timm_convattn_cli.arguments import Bits, ModelName, Percentiles
+from timm_convattn_cli.pictures import Picture, find_boxes, find_images, map_ahead, read_picture
+from timm_convattn_cli.rows import CsvRows, JsonRows, Row, Rows, TableRows
 
 __all__ = ['Predict']
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from timm_convattn.cli.pictures import Picture
 from timm_convattn.data.flir import Box
 from timm_convattn.inference import Prediction
 from timm_convattn.tables import format_row
+from timm_convattn_cli.pictures import Picture
 
 __all__ = ['CsvRows', 'JsonRows', 'Row', 'Rows', 'TableRows']
 

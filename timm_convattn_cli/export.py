@@ -6,11 +6,11 @@ from typing import Annotated, get_args
 
 import tyro
 
-from timm_convattn.cli.arguments import ModelName
 from timm_convattn.errors import InputError
 from timm_convattn.export import ENDINGS, Format, export_model
 from timm_convattn.inference import Classifier
 from timm_convattn.units import size
+from timm_convattn_cli.arguments import ModelName
 
 __all__ = ['Export']
 

@@ -9,13 +9,13 @@ import timm
 import torch.nn as nn
 import tyro
 
-from timm_convattn.cli.models import SMALL, count_macs, parameters, weights_of
 from timm_convattn.factory import create_on_meta, full_name, label_names
 from timm_convattn.hub.loading import WEIGHTS, find_rejection
 from timm_convattn.layers import RelMha2d
 from timm_convattn.models.config import model_data_config, pretrained_cfg
 from timm_convattn.tables import format_table
 from timm_convattn.units import giga, millions, size
+from timm_convattn_cli.models import SMALL, count_macs, parameters, weights_of
 
 __all__ = ['Info']
 

@@ -12,13 +12,13 @@ from typing import Annotated, Union
 import tyro
 
 import timm_convattn
-from timm_convattn.cli.data import Data
-from timm_convattn.cli.explain import Explain
-from timm_convattn.cli.export import Export
-from timm_convattn.cli.info import Info
-from timm_convattn.cli.models import Models
-from timm_convattn.cli.predict import Predict
 from timm_convattn.entry_point import entry_point
+from timm_convattn_cli.data import Data
+from timm_convattn_cli.explain import Explain
+from timm_convattn_cli.export import Export
+from timm_convattn_cli.info import Info
+from timm_convattn_cli.models import Models
+from timm_convattn_cli.predict import Predict
 
 __all__ = ['main']
 
