@@ -1,0 +1,49 @@
+"""A run of version 0.1.0, trained on the embedded scenes: its model loads, its results are read, its training resumes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate import Accelerator
+
+from timm_convattn.data.sources import open_crops
+from timm_convattn.doc_blocks import render_results
+from timm_convattn.inference import Classifier
+from timm_convattn.predictions import Predictions
+from timm_convattn.training.config import parse_config
+from timm_convattn.training.evaluation import evaluation_loader, predict
+from timm_convattn.training.finetune import finetune
+from timm_convattn.training.run_folder import resume_config
+
+OLD_RUN = Path(__file__).parent.parent / 'fixtures' / 'run_0.1.0'
+
+
+@pytest.fixture
+def old_run(tmp_path):
+    return Path(shutil.copytree(OLD_RUN, tmp_path / 'run'))
+
+
+def test_saved_model_computes_the_logits_that_its_run_recorded(old_run):
+    classifier = Classifier.load(f'local-dir:{old_run / "model"}', reject_at=0.5)
+    crops = open_crops(None, ('validation',))['validation'].select(range(64))
+    loader = evaluation_loader(crops, classifier.data_config)
+    predictions = predict(classifier.model, loader, Accelerator(cpu=True), classifier.class_names)
+    recorded = Predictions.load(old_run / 'validation.safetensors')
+    np.testing.assert_allclose(predictions.logits, recorded.logits[:64], atol=1e-4)
+    assert 0 < classifier.threshold < 1
+
+
+def test_results_file_is_rendered(old_run):
+    block = '<!-- metrics results.json -->\n<!-- end metrics -->'
+    accuracy = json.loads((old_run / 'results.json').read_text())['metrics']['accuracy']
+    assert f'accuracy {accuracy:.4f}' in render_results(block, old_run)
+
+
+def test_training_resumes_from_its_checkpoint(old_run):
+    args = ['--resume', str(old_run), '--epochs', '3', '--threads', '1']
+    finetune(resume_config(parse_config(args), args))
+    log = [json.loads(line) for line in (old_run / 'log.jsonl').read_text().splitlines()]
+    assert [entry['epoch'] for entry in log] == [1, 2, 3]
+    assert log[2]['train_loss'] < log[1]['train_loss'] < log[0]['train_loss']
