@@ -1,4 +1,4 @@
-"""A run of version 0.1.0, trained on the embedded scenes: its model loads, its results are read, its training resumes."""
+"""A run of version 0.1.0 on the embedded scenes: its model loads, its results are read, its training resumes."""
 
 import json
 import shutil
