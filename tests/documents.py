@@ -69,7 +69,6 @@ def read_command(words: list[str]) -> None:
     program, *args = words
     known = {
         'accelerate': lambda _: read_script(*launched(['accelerate', *args])),
-        'bandit': partial(_read_by_help, 'bandit'),
         'cd': lambda _: None,
         'git': _read_git,
         'hf': partial(_read_by_help, 'hf'),
@@ -80,6 +79,7 @@ def read_command(words: list[str]) -> None:
         'pytest': _read_pytest,
         'python': _read_python,
         'python3': _read_python,
+        'ruff': partial(_read_by_help, 'ruff'),
         'sbatch': _read_sbatch,
         'timm-convattn': _read_command_line,
     }
@@ -177,7 +177,7 @@ def _read_sbatch(args: list[str]) -> None:
 
 def _read_by_help(program: str, args: list[str]) -> None:
     """Have a foreign program read what stands before its first option, and look its options up in its help."""
-    subcommands = [arg for arg in args if not arg.startswith('-')] if program != 'bandit' else []
+    subcommands = [arg for arg in args if not arg.startswith('-')]
     if not (Path(sys.prefix) / 'bin' / program).exists():
         return  # of the extra `dev`; it is read where that is installed
     asked = subprocess.run(

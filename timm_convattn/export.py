@@ -159,7 +159,8 @@ def _write_onnx(model: nn.Module, images: Images, dynamic: bool, metadata: dict[
 
 
 def _read_onnx(path: Path) -> Run:
-    session = importlib.import_module('onnxruntime').InferenceSession(path, providers=['CPUExecutionProvider'])
+    runtime = importlib.import_module('onnxruntime')  # noqa: TID251  # which ships no types
+    session = runtime.InferenceSession(path, providers=['CPUExecutionProvider'])
     return lambda images: torch.from_numpy(session.run(['logits'], {'images': images.numpy()})[0])
 
 
@@ -171,7 +172,7 @@ def _write_torchscript(model: nn.Module, images: Images, dynamic: bool, metadata
 
 def _read_torchscript(path: Path) -> Run:
     with _quiet():
-        return cast(Run, torch.jit.load(str(path)))
+        return cast(Run, torch.jit.load(str(path)))  # noqa: TID251  # what was exported, to compare it
 
 
 def _write_pt2(model: nn.Module, images: Images, dynamic: bool, metadata: dict[str, Any], path: Path) -> None:

@@ -7,7 +7,7 @@ is made of the results does not depend on who did the work.
 import gc
 import logging
 import multiprocessing
-import pickle
+import pickle  # noqa: TID251  # Ray's processes send each other frames and rows
 import sys
 import threading
 from collections import deque
@@ -103,7 +103,7 @@ def _map_with_ray_data(function: Callable[[Any], Any], tasks: Iterable[Any]) -> 
     failure: InputError | None = None
     for row in ray.data.from_items(items, override_num_blocks=len(items)).map(_Run(function)).iter_rows():
         # what our own workers sent
-        result, failure = pickle.loads(row['result'])  # nosec B301
+        result, failure = pickle.loads(row['result'])  # noqa: S301
         if failure is not None:
             break  # the loop lets go of what still runs
         yield result
@@ -121,7 +121,7 @@ class _Run:
         outcome: tuple[Any, InputError | None]
         try:
             # what our own driver sent
-            outcome = (self.function(pickle.loads(row['task'])), None)  # nosec B301
+            outcome = (self.function(pickle.loads(row['task'])), None)  # noqa: S301
         except InputError as error:
             outcome = (None, error)
         return {'result': pickle.dumps(outcome)}

@@ -195,7 +195,7 @@ def _check_random_states(path: Path) -> None:
     """
     try:
         states = load(path)  # weights_only
-        random.Random().setstate(states['random_state'])  # nosec B311
+        random.Random().setstate(states['random_state'])  # noqa: S311
         np.random.RandomState().set_state(states['numpy_random_seed'])
         torch.Generator().set_state(states['torch_manual_seed'])
     except Exception as error:  # of a file from anywhere
