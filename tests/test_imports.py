@@ -11,7 +11,7 @@ from documents import ROOT
 PACKAGE = 'timm_convattn'
 FILES = {
     '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path
-    for path in sorted(ROOT.glob(f'{PACKAGE}/**/*.py'))
+    for path in sorted(ROOT.glob(f'{PACKAGE}*/**/*.py'))
 }
 
 
@@ -22,7 +22,8 @@ def order_of_rooms():
 
 
 def room(module):
-    return f'{module}.__init__'.split('.')[1]
+    package, name, *_ = f'{module}.__init__'.split('.')
+    return name if package == PACKAGE else package
 
 
 def imported(path):
