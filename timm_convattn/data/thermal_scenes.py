@@ -1,16 +1,16 @@
 """Synthetic thermal street scenes with boxes, in the folder layout of FLIR ADAS v1.3.
 
-Draws 640x512 8-bit grey frames in the look of a long-wave infrared camera: streets by night and by day with people,
-cars, bicycles and dogs, each with the box an annotator would give it. With them the training script runs on a machine
-that has neither a data set nor a network. The frames ask of a model what real ones ask, to know a thing by its shape:
-the automatic gain, the time of day and what a thing is made of leave a grey value without a meaning of its own.
+Draws 640x512 8-bit grey frames that look like those of a long-wave infrared camera: streets by night and by day with
+people, cars, bicycles and dogs, each with the box that an annotator would draw. With them the training script runs on a
+machine that has neither a data set nor a network connection. As in real frames, a model has to recognise objects by
+their shape: automatic gain, time of day and material all change the grey values.
 
-How a frame comes to be: a `Climate` says how warm each material is; `paint_street` paints the empty street; actors are
-`Figure` objects, solids in metres, which are turned, projected, and pasted from the furthest to the nearest; `expose`
-is the camera: gain, blur, noise, 8 bits; `visible_boxes` reads the boxes off the pixels that remain visible.
+How a frame is drawn: `Climate` sets how warm each material is; `paint_street` paints the empty street; actors are
+`Body` objects, solids in metres, which are rotated, projected, and pasted from the furthest to the nearest; `expose`
+simulates the camera (gain, blur, noise, 8 bits); `visible_boxes` computes boxes from the pixels that stay visible.
 
-What this is not: thermal data, or a substitute for it. Heat is a number in 0..1 without a unit, nothing is radiometric,
-and a score on these frames says nothing about a real camera. It shows that a model and its training work, no more.
+These frames are no substitute for thermal data. Heat is a number in 0..1 without a unit, nothing is radiometric, and a
+score on these frames says nothing about a real camera. They show that a model and its training work, no more.
 """
 
 import json
@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from timm_convattn.data.thermal_figures import (
+from timm_convattn.data.thermal_bodies import (
+    Body,
     Climate,
-    Figure,
     HeatArray,
     Patch,
     View,
@@ -41,20 +41,20 @@ from timm_convattn.data.thermal_figures import (
 )
 from timm_convattn.files import fresh_folder
 
-VERSION = 1  # counts up with every change of what a seed draws
+VERSION = 1  # incremented when a seed draws something else
 WIDTH, HEIGHT = 640, 512
 FOCAL_PX = 770.0  # a 45 degree lens on 640 columns
-COVERED = 0.3  # a pixel belongs to a figure that covers at least this share of it
-MIN_VISIBLE = 0.45  # figures that show less of themselves get no box
+COVERED = 0.3  # a pixel belongs to a body that covers more than this share of it
+MIN_VISIBLE = 0.45  # bodies of which a smaller share is visible get no box
 MIN_SIDE_PX = 8  # smaller boxes are left out
-MIN_CONTRAST = 12.0  # grey levels by which a figure differs from what is round it; one that differs less gets no box
+MIN_CONTRAST = 12.0  # bodies that differ from their surroundings by fewer grey levels get no box
 BOX_JITTER = 0.025  # standard deviation of a box edge, as a share of the box side
 CATEGORY_IDS = {'person': 1, 'bicycle': 2, 'car': 3, 'dog': 17}  # as FLIR ADAS v1.3 numbers them
 
 
 @dataclass(frozen=True)
 class SceneBox:
-    """A figure's box: the category's COCO name, the left top corner and the size in pixels."""
+    """Box of a body: COCO name of its category, left top corner and size in pixels."""
 
     category: str
     x: int
@@ -67,20 +67,20 @@ class SceneBox:
 
 
 def within(start: int, stop: int, size: int) -> slice:
-    """The part of start..stop that lies in 0..size, empty when none does."""
+    """Return the part of start..stop that lies in 0..size, which can be empty."""
     first = min(max(0, start), size)
     return slice(first, max(first, min(stop, size)))
 
 
 @dataclass
 class Canvas:
-    """The frame before the camera: heat per pixel, and which figure is seen there (0: none)."""
+    """The frame in front of the camera: heat per pixel, and the number of the visible body (0: none)."""
 
     heat: HeatArray
     owner: npt.NDArray[np.int16]
 
     def tint(self, x: float, y: float, half_width: float, change: float) -> None:
-        """Warm or cool the ground round (x, y) by the share `change`, fading out: a shadow, or an engine's glow."""
+        """Warm or cool the ground around (x, y) by the share `change`, fading out, as a shadow or an engine does."""
         rows = within(int(y - half_width), int(y + half_width), HEIGHT)
         columns = within(int(x - 2 * half_width), int(x + 2 * half_width), WIDTH)
         down = ((np.arange(rows.start, rows.stop) - y) / (0.3 * half_width))[:, None]
@@ -88,7 +88,7 @@ class Canvas:
         self.heat[rows, columns] *= (1 + change * np.exp(-(down**2) - across**2)).astype(np.float32)
 
     def paste(self, patch: Patch, x: float, y: float, owner: int) -> None:
-        """Lay a patch over the frame with its foot point at (x, y), cut at the frame's border."""
+        """Paste a patch with its foot point at (x, y), cropped at the border of the frame."""
         left, top = round(x) + patch.left, round(y) + patch.top
         rows = within(top, top + patch.cover.shape[0], HEIGHT)
         columns = within(left, left + patch.cover.shape[1], WIDTH)
@@ -99,7 +99,7 @@ class Canvas:
 
 
 def paint_street(rng: np.random.Generator, climate: Climate, horizon: int) -> Canvas:
-    """The street without actors: sky, buildings, ground with a road, all of it blotchy."""
+    """Paint the street without actors: sky, buildings, and ground with a road, with noise on all of it."""
     sky, ground = climate.heat(rng, 'sky'), climate.heat(rng, 'ground')
     rows = np.arange(HEIGHT, dtype=np.float32)[:, None]
     fade = np.clip(rows / horizon, 0, 1) ** 2 * 0.6
@@ -116,7 +116,7 @@ def paint_street(rng: np.random.Generator, climate: Climate, horizon: int) -> Ca
 
 
 def paint_buildings(pen: ImageDraw.ImageDraw, rng: np.random.Generator, climate: Climate, horizon: int) -> None:
-    """Houses and hedges side by side along the horizon, with gaps, some windows warm."""
+    """Paint houses and hedges along the horizon, with gaps; some windows are warm."""
     x = float(rng.uniform(-150, 60))
     while x < WIDTH:
         width, tall = rng.uniform(60, 240), rng.uniform(20, 230)
@@ -131,7 +131,7 @@ def paint_buildings(pen: ImageDraw.ImageDraw, rng: np.random.Generator, climate:
 def paint_windows(
     pen: ImageDraw.ImageDraw, rng: np.random.Generator, climate: Climate, house: tuple[float, float, float, float]
 ) -> None:
-    """A grid of windows on a house (left, top, right, bottom), a few of them much warmer than the rest."""
+    """Paint a grid of windows on a house (left, top, right, bottom); some are much warmer than the rest."""
     left, top, right, bottom = house
     pitch_x, pitch_y = rng.uniform(18, 50, 2)
     common = climate.heat(rng, 'window')
@@ -142,7 +142,7 @@ def paint_windows(
 
 
 def paint_road(pen: ImageDraw.ImageDraw, rng: np.random.Generator, climate: Climate, horizon: int) -> None:
-    """A road to a vanishing point with kerbs and lane marks, then puddles, covers and oil stains."""
+    """Paint a road to a vanishing point with kerbs and lane marks, then puddles, covers and oil stains."""
     road, vanish = climate.heat(rng, 'road'), rng.uniform(0, WIDTH)
     left, right = vanish - rng.uniform(200, 900), vanish + rng.uniform(200, 900)
     pen.polygon((left - 40, HEIGHT, vanish, horizon, right + 40, HEIGHT), fill=climate.heat(rng, 'ground'))
@@ -162,13 +162,13 @@ def paint_road(pen: ImageDraw.ImageDraw, rng: np.random.Generator, climate: Clim
 
 @dataclass(frozen=True)
 class Kind:
-    """How often a kind of actor enters, how it is drawn, and how large it is in metres and in pixels (from, to).
+    """A kind of actor: its share of all actors, how it is drawn, its size in metres and in pixels (from, to).
 
-    `turned` is how far it turns from a side view (standard deviation in radians; 3 is any way).
+    `turned` is the standard deviation of its rotation from a side view in radians; 3 is any direction.
     """
 
     share: float
-    draw: Callable[[Figure, np.random.Generator, Climate], None]
+    draw: Callable[[Body, np.random.Generator, Climate], None]
     metres: float
     pixels: tuple[float, float]
     turned: float
@@ -176,7 +176,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Actor:
-    """A drawn figure that stands at pixel (x, y), `scale` pixels per metre large; the larger the nearer."""
+    """A rasterized body with its foot point at pixel (x, y), at `scale` pixels per metre; a larger scale is nearer."""
 
     category: str
     patch: Patch
@@ -185,9 +185,9 @@ class Actor:
     scale: float
 
 
-def add_person(figure: Figure, rng: np.random.Generator, climate: Climate) -> None:
-    """Someone on foot."""
-    dress(figure, pose_walker(rng), rng, climate)
+def add_person(body: Body, rng: np.random.Generator, climate: Climate) -> None:
+    """Add a person on foot."""
+    dress(body, pose_walker(rng), rng, climate)
 
 
 KINDS = {
@@ -203,45 +203,45 @@ RIDDEN = 0.4  # share of bicycles with a rider
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Where actors can stand: the row of the horizon and the camera's height over the street in metres."""
+class Ground:
+    """The ground plane: the row of the horizon and the height of the camera above the street in metres."""
 
     horizon: int
     camera_height: float
 
     def view(self, yaw: float, scale: float, roll: float) -> View:
-        """How the camera sees something that is `scale` pixels per metre large, hence this far away."""
+        """Return the camera's view of an object at `scale` pixels per metre, from which its distance follows."""
         return View(yaw, float(np.arctan2(self.camera_height, FOCAL_PX / scale)), scale, roll)
 
-    def actor(self, category: str, figure: Figure, view: View, x: float, rng: np.random.Generator) -> Actor:
-        """Put a figure on the ground at column `x`."""
-        return Actor(category, figure.render(view, rng), x, self.horizon + self.camera_height * view.scale, view.scale)
+    def actor(self, category: str, body: Body, view: View, x: float, rng: np.random.Generator) -> Actor:
+        """Put a body on the ground at column `x`."""
+        return Actor(category, body.render(view, rng), x, self.horizon + self.camera_height * view.scale, view.scale)
 
 
-def cast_actors(rng: np.random.Generator, climate: Climate, stage: Stage) -> list[Actor]:
+def cast_actors(rng: np.random.Generator, climate: Climate, ground: Ground) -> list[Actor]:
     """Draw the actors of a frame, the furthest first."""
     names, shares = list(KINDS), np.array([kind.share for kind in KINDS.values()])
     actors: list[Actor] = []
     for _ in range(int(rng.integers(8, 18))):
         name = str(rng.choice(names, p=shares / shares.sum()))
         kind = KINDS[name]
-        deepest = (HEIGHT + 30 - stage.horizon) / stage.camera_height
+        deepest = (HEIGHT + 30 - ground.horizon) / ground.camera_height
         scale = min(deepest, np.exp(rng.uniform(*np.log(kind.pixels))) / kind.metres)
         roll = rng.normal(0, 0.12) if name == 'bicycle' else 0.0
-        view = stage.view(rng.choice((0, np.pi)) + rng.normal(0, kind.turned), scale * rng.uniform(0.85, 1.1), roll)
+        view = ground.view(rng.choice((0, np.pi)) + rng.normal(0, kind.turned), scale * rng.uniform(0.85, 1.1), roll)
         x = free_column(rng, actors)
-        figure = Figure()
-        kind.draw(figure, rng, climate)
-        actors.append(stage.actor(name, figure, view, x, rng))
+        body = Body()
+        kind.draw(body, rng, climate)
+        actors.append(ground.actor(name, body, view, x, rng))
         if name == 'bicycle' and rng.random() < RIDDEN:
-            rider = Figure()
+            rider = Body()
             dress(rider, pose_rider(rng), rng, climate)
-            actors.append(stage.actor('person', rider, view, x, rng))
+            actors.append(ground.actor('person', rider, view, x, rng))
     return sorted(actors, key=lambda actor: actor.scale)
 
 
 def free_column(rng: np.random.Generator, actors: list[Actor]) -> float:
-    """Of a few columns, the one where the nearest actor is furthest away: people and cars keep apart."""
+    """Return the one of a few random columns whose nearest actor is furthest away, so that actors keep apart."""
     columns = rng.uniform(0, WIDTH, 4)
     gaps = [min((abs(column - actor.x) for actor in actors), default=0.0) for column in columns]
     return float(columns[int(np.argmax(gaps))])
@@ -250,7 +250,7 @@ def free_column(rng: np.random.Generator, actors: list[Actor]) -> float:
 def visible_boxes(
     frame: npt.NDArray[np.uint8], owner: npt.NDArray[np.int16], actors: list[Actor], rng: np.random.Generator
 ) -> list[SceneBox]:
-    """Boxes round what an annotator would still see of each actor, edges off by a few percent as an annotator's are."""
+    """Return boxes around the visible part of each actor, with an annotator's error of a few percent at the edges."""
     boxes = []
     for number, actor in enumerate(actors, start=1):
         if actor.category not in CATEGORY_IDS:
@@ -269,18 +269,18 @@ def visible_boxes(
 
 
 def contrast(grey: npt.NDArray[np.uint8], seen: npt.NDArray[np.bool_]) -> float:
-    """How far a figure's grey levels, by mean and spread, lie from those of what surrounds it."""
-    figure, rest = grey[seen], grey[~seen]
-    if not figure.size or not rest.size:
+    """Return the difference in mean plus that in spread between a body's grey levels and its surroundings'."""
+    inside, outside = grey[seen], grey[~seen]
+    if not inside.size or not outside.size:
         return 0.0
-    return float(abs(figure.mean() - rest.mean()) + abs(figure.std() - rest.std()))
+    return float(abs(inside.mean() - outside.mean()) + abs(inside.std() - outside.std()))
 
 
 # Frames and files
 
 
 def expose(heat: HeatArray, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """The camera: a gain and an offset for each frame, motion and focus blur, column and pixel noise."""
+    """Simulate the camera: a gain and an offset for each frame, motion and focus blur, column and pixel noise."""
     low, high = (
         float(np.percentile(heat[::6, ::6], share)) for share in (rng.uniform(0.2, 3), rng.uniform(97.5, 99.9))
     )
@@ -301,17 +301,17 @@ def draw_frame(seed: int, index: int) -> tuple[npt.NDArray[np.uint8], list[Scene
 
     Args:
         seed: The data set's seed, not negative.
-        index: The frame's number in the data set, not negative.
+        index: Index of the frame in the data set, not negative.
 
     Returns:
-        The grey frame (512, 640), and the boxes of the people, cars, bicycles and dogs in it. Both depend on `seed`
-        and `index` only.
+        The grey frame (512, 640), and the boxes of its people, cars, bicycles and dogs. Both depend on `seed` and
+        `index` only.
     """
     rng = np.random.default_rng([seed, index])
     climate = Climate(float(rng.beta(0.5, 0.6)))
-    stage = Stage(int(rng.integers(150, 260)), float(rng.uniform(1.3, 3.2)))
-    canvas = paint_street(rng, climate, stage.horizon)
-    actors = cast_actors(rng, climate, stage)
+    ground = Ground(int(rng.integers(150, 260)), float(rng.uniform(1.3, 3.2)))
+    canvas = paint_street(rng, climate, ground.horizon)
+    actors = cast_actors(rng, climate, ground)
     for number, actor in enumerate(actors, start=1):
         canvas.tint(actor.x, actor.y, actor.patch.cover.shape[1] / 2, float(rng.uniform(-0.3, 0.2)))
         canvas.paste(actor.patch, actor.x, actor.y, number)
@@ -323,13 +323,13 @@ def write_scenes(root: Path, *, seed: int = 0, num_train: int = 340, num_val: in
     """Write a data set of drawn frames in the layout of FLIR ADAS v1.3.
 
     Args:
-        root: The folder to make. It appears when all is written, never half.
-        seed: Draws other frames; the same seed gives the same files on the same library versions.
-        num_train: Frames in `train`: those with the indices from 0 on.
-        num_val: Frames in `val`: the indices that follow.
+        root: Folder to create. It appears when it is complete.
+        seed: Seed of the frames; a seed always writes the same files with the same versions of the libraries.
+        num_train: Frames in `train`, from index 0.
+        num_val: Frames in `val`, whose indices follow those of `train`.
 
     Raises:
-        InputError: If `root` holds something.
+        InputError: If `root` is not empty.
     """
     with fresh_folder(root) as folder:
         write_split(folder / 'train', seed, range(num_train))
@@ -358,7 +358,7 @@ def write_split(folder: Path, seed: int, indices: range) -> None:
 
 
 def annotate(box: SceneBox, image_id: int, annotation_id: int) -> dict[str, object]:
-    """A box as a COCO annotation."""
+    """Convert a box to a COCO annotation."""
     return {
         'id': annotation_id,
         'image_id': image_id,

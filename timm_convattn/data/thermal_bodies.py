@@ -1,7 +1,7 @@
-"""The figures of the embedded thermal scenes: people, cars, bicycles, dogs and street furniture, as heat.
+"""Bodies of the embedded thermal scenes: people, cars, bicycles, dogs and street furniture.
 
-A `Figure` is made of solids in metres, each with a heat in 0..1 (no unit, nothing radiometric) that a `Climate` draws
-for its material. It is turned, projected, drawn supersampled, and comes out as a `Patch` of heat and cover.
+A `Body` consists of solids in metres. Each has a heat in 0..1 (no unit, nothing radiometric) that a `Climate` draws for
+its material. `Body.render` rotates, projects and rasterizes the solids into a `Patch` of heat and cover.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFilter
 FloatArray = npt.NDArray[np.float64]
 HeatArray = npt.NDArray[np.float32]
 
-SUPERSAMPLE = 4  # figures are drawn this many times larger, then averaged down
-HEAT_SPREAD_M = 0.025  # how far heat runs along a figure's surface, in metres
-RIM_COOLING = 0.25  # how much colder the rim of a figure is than its core
+SUPERSAMPLE = 4  # bodies are drawn this many times larger, then averaged down
+HEAT_SPREAD_M = 0.025  # how far heat spreads along the surface, in metres
+RIM_COOLING = 0.25  # share by which the rim of a body is colder than its core
 
 # Lowest and highest heat (0..1) of each material, by night and by day.
 MATERIALS = {
@@ -31,7 +31,7 @@ MATERIALS = {
     'skin': ((0.74, 0.95), (0.50, 0.72)),
     'cloth': ((0.34, 0.74), (0.38, 0.85)),
     'fur': ((0.42, 0.84), (0.38, 0.80)),
-    'body': ((0.14, 0.46), (0.30, 0.98)),
+    'paint': ((0.14, 0.46), (0.30, 0.98)),
     'glass': ((0.10, 0.62), (0.15, 0.65)),
     'engine': ((0.45, 0.95), (0.55, 1.00)),
     'rubber': ((0.30, 0.78), (0.35, 0.85)),
@@ -41,34 +41,34 @@ MATERIALS = {
 
 @dataclass(frozen=True)
 class Climate:
-    """How warm things are in one frame; `sun` runs from 0 (night) to 1 (a hot day)."""
+    """Temperatures of one frame; `sun` runs from 0 (night) to 1 (a hot day)."""
 
     sun: float
 
     def heat(self, rng: np.random.Generator, material: str) -> float:
-        """Draw the heat (0..1) of one thing made of `material`."""
+        """Draw the heat (0..1) of one object of `material`."""
         (night_low, night_high), (day_low, day_high) = MATERIALS[material]
         low = night_low + (day_low - night_low) * self.sun
         high = night_high + (day_high - night_high) * self.sun
         return float(rng.uniform(low, high))
 
 
-# Figures: solids in metres, x forward, y left, z up, standing on z = 0
+# Bodies: solids in metres, x forward, y left, z up; the ground is z = 0
 
 
 def vec(x: float, y: float, z: float) -> FloatArray:
-    """A point in metres."""
+    """Return a point in metres."""
     return np.array((x, y, z), dtype=np.float64)
 
 
 def swung(length: float, angle: float, sideways: float = 0.0) -> FloatArray:
-    """A bone that hangs down, swung forward by `angle` and outward by `sideways` (radians)."""
+    """Return the end of a hanging bone, rotated forward by `angle` and outward by `sideways` (radians)."""
     return vec(length * np.sin(angle), length * np.sin(sideways), -length * np.cos(angle))
 
 
 @dataclass(frozen=True)
 class View:
-    """How the camera sees a figure: turned by `yaw`, from above by `pitch`, leaning by `roll`, pixels per metre."""
+    """Camera view of a body: rotation in radians (`yaw`, `pitch` from above, `roll`), and pixels per metre."""
 
     yaw: float
     pitch: float
@@ -76,7 +76,7 @@ class View:
     roll: float = 0.0
 
     def matrix(self) -> FloatArray:
-        """Rows: right and down on the screen, and away from the camera, for a column of (x, y, z) metres."""
+        """Return the projection matrix; its rows are right, down, and away from the camera."""
         cos, sin = np.cos((self.yaw, self.pitch, self.roll)), np.sin((self.yaw, self.pitch, self.roll))
         lean = np.array(((1, 0, 0), (0, cos[2], -sin[2]), (0, sin[2], cos[2])))
         turn = np.array(((cos[0], -sin[0], 0), (sin[0], cos[0], 0), (0, 0, 1)))
@@ -86,7 +86,7 @@ class View:
 
 @dataclass(frozen=True)
 class Patch:
-    """A drawn figure: heat times cover, cover (0..1), and the left top corner relative to its foot point (pixels)."""
+    """A rasterized body: heat times cover, cover (0..1), and its left top corner from the foot point (pixels)."""
 
     heat: HeatArray
     cover: HeatArray
@@ -96,7 +96,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a figure: a limb between two points with a radius at each (metres), or a flat plate without."""
+    """Part of a body: a limb between two points with a radius (metres) at each, or a flat plate without radii."""
 
     points: FloatArray
     radius: tuple[float, float] | None
@@ -105,7 +105,7 @@ class Part:
     outward: FloatArray | None = None
 
     def outline(self, flat: FloatArray, zoom: float) -> FloatArray:
-        """The polygon to fill, given the points on the screen: of a limb, a half circle round either end."""
+        """Return the polygon to fill, given the projected points; limbs get a half circle around each end."""
         if self.radius is None:
             return flat
         start, end = flat
@@ -115,11 +115,10 @@ class Part:
         return np.concatenate((end + arc * end_radius, start - arc * start_radius))
 
 
-class Figure:
-    """A body made of limbs, wires and plates; parts of one layer are drawn from the furthest to the nearest."""
+class Body:
+    """A body of limbs, wires and plates; parts of one layer are drawn from the furthest to the nearest."""
 
     def __init__(self) -> None:
-        """Start with no parts."""
         self.parts: list[Part] = []
 
     def limb(self, start: FloatArray, end: FloatArray, radius: tuple[float, float], heat: float) -> None:
@@ -136,11 +135,11 @@ class Figure:
             self.limb(start, end, (radius, radius), heat)
 
     def plate(self, points: FloatArray, heat: float, layer: int, outward: FloatArray | None = None) -> None:
-        """Add a flat polygon; with `outward` it is seen from that side only."""
+        """Add a flat polygon; with `outward` it is visible from that side only."""
         self.parts.append(Part(points, None, heat, layer, outward))
 
     def render(self, view: View, rng: np.random.Generator) -> Patch:
-        """Project the parts and draw them into a patch just large enough."""
+        """Project the parts and rasterize them into a patch that just contains them."""
         matrix = view.matrix()
         shown = [part for part in self.parts if part.outward is None or float(matrix[2] @ part.outward) < 0]
         zoom = view.scale * SUPERSAMPLE
@@ -157,7 +156,7 @@ class Figure:
 
 
 def draw_outlines(outlines: list[FloatArray], heats: list[float]) -> tuple[Image.Image, Image.Image, int, int]:
-    """Fill polygons (supersampled pixels, foot point at 0, 0) in the order given, and average them down."""
+    """Fill polygons (in supersampled pixels, foot point at 0, 0) in their order, and average them down."""
     corners = np.concatenate(outlines)
     left, top = np.floor(corners.min(axis=0) / SUPERSAMPLE).astype(int) - 1
     right, bottom = np.ceil(corners.max(axis=0) / SUPERSAMPLE).astype(int) + 1
@@ -172,12 +171,12 @@ def draw_outlines(outlines: list[FloatArray], heats: list[float]) -> tuple[Image
 
 
 def unit(image: Image.Image) -> HeatArray:
-    """An 8-bit image as values in 0..1."""
+    """Convert an 8-bit image to values in 0..1."""
     return np.asarray(image, dtype=np.float32) / np.float32(255)
 
 
 def diffuse(heat: Image.Image, cover: Image.Image, radius: float) -> HeatArray:
-    """Let heat spread within a figure, as cloth and sheet metal do, but not out of it, and cools its rim."""
+    """Spread heat within a body, as cloth and sheet metal do, but not out of it, and cool its rim."""
     spread = unit(heat.filter(ImageFilter.GaussianBlur(radius)))
     share = np.maximum(unit(cover.filter(ImageFilter.GaussianBlur(radius))), np.float32(0.02))
     depth = unit(cover.filter(ImageFilter.GaussianBlur(2.5 * radius)))
@@ -185,13 +184,13 @@ def diffuse(heat: Image.Image, cover: Image.Image, radius: float) -> HeatArray:
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], cells: int) -> HeatArray:
-    """Blotches of about -1..1: a grid of `cells` random values across the larger side, enlarged to `shape`."""
+    """Return noise of about -1..1: a grid of `cells` random values along the larger side, enlarged to `shape`."""
     rows, columns = (max(2, round(cells * side / max(shape))) for side in shape)
     grid = rng.uniform(-1, 1, (rows, columns)).astype(np.float32)
     return np.asarray(Image.fromarray(grid).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
 
 
-# People. Joints are named points in metres; those that come in pairs are (2, 3): left, right.
+# People. Joints are named points in metres; pairs have shape (2, 3): left, right.
 
 Joints = dict[str, FloatArray]
 Limb = tuple[FloatArray, FloatArray, FloatArray]
@@ -199,7 +198,7 @@ LEFT_RIGHT = (1, -1)
 
 
 def pose_walker(rng: np.random.Generator) -> Joints:
-    """Someone who walks, stands or (seldom) sits, the arms swinging, in a pocket or at a phone."""
+    """Pose a person who walks, stands or (rarely) sits; the arms swing, or a hand holds a phone."""
     seated = rng.random() < 0.07
     stride, phase = rng.uniform(0.0, 0.55), rng.uniform(0, 2 * np.pi)
     lean = rng.normal(0.03, 0.06)
@@ -221,7 +220,7 @@ def pose_walker(rng: np.random.Generator) -> Joints:
 
 
 def pose_rider(rng: np.random.Generator) -> Joints:
-    """Someone on the saddle of `add_bicycle`, hands on the bars, feet on the pedals."""
+    """Pose a person on the saddle of `add_bicycle`, hands on the bars, feet on the pedals."""
     lean, crank = rng.uniform(0.15, 0.75), rng.uniform(0, 2 * np.pi)
     pelvis = vec(-0.24, 0, 0.98)
     neck = pelvis + vec(0.54 * np.sin(lean), 0, 0.54 * np.cos(lean))
@@ -236,7 +235,7 @@ def pose_rider(rng: np.random.Generator) -> Joints:
 
 
 def knee_between(hip: FloatArray, ankle: FloatArray, bone: float) -> FloatArray:
-    """Where the knee is, forward of the line from hip to ankle, when both bones are `bone` metres long."""
+    """Return the knee, forward of the line from hip to ankle, when both bones are `bone` metres long."""
     along = ankle - hip
     forward = np.cross(vec(0, 1, 0), along) * -1
     bulge = np.sqrt(max(0.0, bone**2 - float(along @ along) / 4))
@@ -249,63 +248,63 @@ def join(neck: FloatArray, pelvis: FloatArray, arms: Sequence[Limb], legs: Seque
     hip, knee, ankle = (np.stack(pair) for pair in zip(*legs, strict=True))
     joints = {'neck': neck, 'pelvis': pelvis, 'shoulder': shoulder, 'elbow': elbow, 'hand': hand}
     joints |= {'hip': hip, 'knee': knee, 'ankle': ankle}
-    return {name: place + vec(0, 0, lift) for name, place in joints.items()}
+    return {name: point + vec(0, 0, lift) for name, point in joints.items()}
 
 
-def dress(figure: Figure, joints: Joints, rng: np.random.Generator, climate: Climate) -> None:
-    """Put flesh and clothes on the joints: bare skin is hottest, a coat or a bag may be cold."""
+def dress(body: Body, joints: Joints, rng: np.random.Generator, climate: Climate) -> None:
+    """Add limbs and clothes to the joints: bare skin is hottest, a coat or a bag can be cold."""
     skin, top, trousers, shoes = (climate.heat(rng, name) for name in ('skin', 'cloth', 'cloth', 'cloth'))
     bare_legs, bare_arms = rng.random(2) < 0.15 + 0.35 * climate.sun
     bulk = rng.uniform(0.9, 1.25)
     neck, pelvis = joints['neck'], joints['pelvis']
-    figure.limb(neck + (pelvis - neck) * 0.15, pelvis, (0.13 * bulk, 0.14 * bulk), top)
+    body.limb(neck + (pelvis - neck) * 0.15, pelvis, (0.13 * bulk, 0.14 * bulk), top)
     for i in range(2):
         shoulder, elbow, hand, hip, knee, ankle = (
             joints[name][i] for name in ('shoulder', 'elbow', 'hand', 'hip', 'knee', 'ankle')
         )
-        figure.limb(shoulder * 0.75 + neck * 0.25, hip, (0.10 * bulk, 0.11 * bulk), top)
-        figure.limb(shoulder, elbow, (0.065 * bulk, 0.055 * bulk), top)
-        figure.limb(elbow, hand, (0.052 * bulk, 0.04), skin if bare_arms else top * 1.02)
-        figure.ball(hand, 0.055, skin * 0.95)
-        figure.limb(hip, knee, (0.095 * bulk, 0.07 * bulk), trousers)
-        figure.limb(knee, ankle, (0.065, 0.05), skin * 0.95 if bare_legs else trousers)
-        figure.limb(ankle, ankle + vec(0.15, 0, -0.02), (0.055, 0.045), shoes * 0.9)
-    add_head(figure, neck, skin, climate.heat(rng, 'cloth') if rng.random() < 0.5 else skin * 0.85)
+        body.limb(shoulder * 0.75 + neck * 0.25, hip, (0.10 * bulk, 0.11 * bulk), top)
+        body.limb(shoulder, elbow, (0.065 * bulk, 0.055 * bulk), top)
+        body.limb(elbow, hand, (0.052 * bulk, 0.04), skin if bare_arms else top * 1.02)
+        body.ball(hand, 0.055, skin * 0.95)
+        body.limb(hip, knee, (0.095 * bulk, 0.07 * bulk), trousers)
+        body.limb(knee, ankle, (0.065, 0.05), skin * 0.95 if bare_legs else trousers)
+        body.limb(ankle, ankle + vec(0.15, 0, -0.02), (0.055, 0.045), shoes * 0.9)
+    add_head(body, neck, skin, climate.heat(rng, 'cloth') if rng.random() < 0.5 else skin * 0.85)
     if rng.random() < 0.3:
-        add_coat(figure, joints, climate.heat(rng, 'cloth') * 0.85)
+        add_coat(body, joints, climate.heat(rng, 'cloth') * 0.85)
     if rng.random() < 0.3:
-        add_bag(figure, joints, rng, climate.heat(rng, 'cargo'))
+        add_bag(body, joints, rng, climate.heat(rng, 'cargo'))
 
 
-def add_head(figure: Figure, neck: FloatArray, skin: float, hair: float) -> None:
-    """A neck, a hot face that looks forward, and hair or a hat."""
+def add_head(body: Body, neck: FloatArray, skin: float, hair: float) -> None:
+    """Add a neck, a hot face that looks forward, and hair or a hat."""
     skull = neck + vec(0.02, 0, 0.2)
-    figure.limb(neck, skull, (0.06, 0.08), skin * 0.95)
-    figure.limb(skull + vec(0.03, 0, -0.05), skull + vec(0.03, 0, 0.02), (0.085, 0.09), skin)
-    figure.limb(skull + vec(-0.03, 0, 0.0), skull + vec(-0.01, 0, 0.05), (0.09, 0.095), hair)
+    body.limb(neck, skull, (0.06, 0.08), skin * 0.95)
+    body.limb(skull + vec(0.03, 0, -0.05), skull + vec(0.03, 0, 0.02), (0.085, 0.09), skin)
+    body.limb(skull + vec(-0.03, 0, 0.0), skull + vec(-0.01, 0, 0.05), (0.09, 0.095), hair)
 
 
-def add_coat(figure: Figure, joints: Joints, heat: float) -> None:
-    """A long coat or a skirt from the waist to above the knees."""
+def add_coat(body: Body, joints: Joints, heat: float) -> None:
+    """Add a long coat or a skirt from the waist to above the knees."""
     for hip, knee in zip(joints['hip'], joints['knee'], strict=True):
-        figure.limb(hip, hip + (knee - hip) * 0.75, (0.14, 0.15), heat)
+        body.limb(hip, hip + (knee - hip) * 0.75, (0.14, 0.15), heat)
 
 
-def add_bag(figure: Figure, joints: Joints, rng: np.random.Generator, heat: float) -> None:
-    """A backpack or a bag that hangs from one hand."""
+def add_bag(body: Body, joints: Joints, rng: np.random.Generator, heat: float) -> None:
+    """Add a backpack, or a bag that hangs from one hand."""
     if rng.random() < 0.5:
         back = joints['neck'] + vec(-0.2, 0, -0.12)
-        figure.limb(back, back + vec(-0.02, 0, -0.28), (0.12, 0.15), heat)
+        body.limb(back, back + vec(-0.02, 0, -0.28), (0.12, 0.15), heat)
     else:
         hang = joints['hand'][0] + vec(0, 0, -0.12)
-        figure.limb(hang, hang + vec(0, 0, -0.2), (0.08, 0.14), heat)
+        body.limb(hang, hang + vec(0, 0, -0.2), (0.08, 0.14), heat)
 
 
 # Dogs and bicycles
 
 
-def add_dog(figure: Figure, rng: np.random.Generator, climate: Climate) -> None:
-    """A dog that stands, walks or sits; the head is up, ahead or at the ground."""
+def add_dog(body: Body, rng: np.random.Generator, climate: Climate) -> None:
+    """Add a dog that stands, walks or sits, with its head up, forward or at the ground."""
     fur, skin = climate.heat(rng, 'fur'), climate.heat(rng, 'skin')
     face, legs = 0.25 * fur + 0.75 * skin, 0.5 * fur + 0.5 * skin
     stout, leg = rng.uniform(0.85, 1.3), rng.uniform(0.26, 0.44)
@@ -313,40 +312,40 @@ def add_dog(figure: Figure, rng: np.random.Generator, climate: Climate) -> None:
     chest, rump = vec(0.24, 0, leg + 0.08), vec(-0.26, 0, leg + 0.08)
     if sits:
         rump, back_leg = vec(-0.08, 0, 0.14), 0.1
-    figure.limb(chest, rump, (0.125 * stout, 0.105 * stout), fur)
+    body.limb(chest, rump, (0.125 * stout, 0.105 * stout), fur)
     stride, phase = rng.uniform(0.05, 0.6), rng.uniform(0, 2 * np.pi)
     for i, (root, length) in enumerate(((chest, leg), (chest, leg), (rump, back_leg), (rump, back_leg))):
         side = LEFT_RIGHT[i % 2]
         swing = 0.0 if sits else stride * np.sin(phase + (0, np.pi, np.pi + 0.4, 0.4)[i])
         hip = root + vec(0, 0.09 * side, -0.04)
         knee = hip + swung(0.55 * length, swing + (0.1 if i < 2 else 0.3))
-        figure.limb(hip, knee, (0.075 * stout, 0.045), legs)
-        figure.limb(knee, knee + swung(0.45 * length, swing - (0.1 if i < 2 else 0.25)), (0.042, 0.033), legs)
-    add_dog_head(figure, rng, chest + vec(0.05, 0, 0.05), fur, face)
+        body.limb(hip, knee, (0.075 * stout, 0.045), legs)
+        body.limb(knee, knee + swung(0.45 * length, swing - (0.1 if i < 2 else 0.25)), (0.042, 0.033), legs)
+    add_dog_head(body, rng, chest + vec(0.05, 0, 0.05), fur, face)
     root, lift = rump + vec(-0.08, 0, 0.04), rng.uniform(-1.0, 1.2)
     bend = root + 0.16 * vec(-np.cos(lift), 0, np.sin(lift))
-    figure.wire((root, bend, bend + 0.14 * vec(-np.cos(lift + 0.7), 0.2, np.sin(lift + 0.7))), 0.03, fur * 0.9)
+    body.wire((root, bend, bend + 0.14 * vec(-np.cos(lift + 0.7), 0.2, np.sin(lift + 0.7))), 0.03, fur * 0.9)
 
 
-def add_dog_head(figure: Figure, rng: np.random.Generator, chest: FloatArray, fur: float, face: float) -> None:
-    """A neck, a skull that may look aside, a muzzle with a cold nose, two ears."""
+def add_dog_head(body: Body, rng: np.random.Generator, chest: FloatArray, fur: float, face: float) -> None:
+    """Add a neck, a skull that can look sideways, a muzzle with a cold nose, and two ears."""
     reach, aside = rng.choice((0.9, 0.9, 0.4, -0.7)), rng.uniform(-0.8, 0.8)
     skull = chest + 0.26 * vec(np.cos(reach), 0.2 * np.sin(aside), np.sin(reach))
     gaze = vec(np.cos(aside), np.sin(aside), -0.25)
     nose = skull + 0.17 * gaze
     across = vec(-gaze[1], gaze[0], 0)
-    figure.limb(chest, skull, (0.095, 0.075), fur)
-    figure.ball(skull, 0.095, face)
-    figure.limb(skull, nose, (0.07, 0.045), face)
-    figure.ball(nose, 0.028, face * 0.6)
+    body.limb(chest, skull, (0.095, 0.075), fur)
+    body.ball(skull, 0.095, face)
+    body.limb(skull, nose, (0.07, 0.045), face)
+    body.ball(nose, 0.028, face * 0.6)
     ear_tip = vec(-0.03, 0, rng.choice((0.14, -0.06)))
     for side in LEFT_RIGHT:
         ear = skull + 0.07 * side * across + vec(0, 0, 0.05)
-        figure.limb(ear, ear + ear_tip, (0.04, 0.02), fur * 0.95)
+        body.limb(ear, ear + ear_tip, (0.04, 0.02), fur * 0.95)
 
 
-def add_bicycle(figure: Figure, rng: np.random.Generator, climate: Climate) -> None:
-    """Two wheels, a diamond or a step-through frame, bars turned by the steering, saddle, perhaps a crate."""
+def add_bicycle(body: Body, rng: np.random.Generator, climate: Climate) -> None:
+    """Add two wheels, a diamond or step-through frame, handlebars, a saddle, and sometimes a crate."""
     metal, rubber, saddle = (climate.heat(rng, name) for name in ('metal', 'rubber', 'cargo'))
     thick = rng.uniform(0.020, 0.030)
     rear, front, crank = vec(-0.5, 0, 0.34), vec(0.54, 0, 0.34), vec(-0.06, 0, 0.29)
@@ -354,34 +353,34 @@ def add_bicycle(figure: Figure, rng: np.random.Generator, climate: Climate) -> N
     steer = rng.normal(0, 0.25)
     turned = vec(np.cos(steer), np.sin(steer), 0)
     across = vec(-turned[1], turned[0], 0)
-    add_wheel(figure, rear, vec(1, 0, 0), rubber, metal)
-    add_wheel(figure, front, turned, rubber, metal)
+    add_wheel(body, rear, vec(1, 0, 0), rubber, metal)
+    add_wheel(body, front, turned, rubber, metal)
     top_tube = head - vec(0, 0, rng.choice((0.02, 0.04, 0.3)))
-    figure.wire((rear, crank, top_tube, seat * 0.85 + crank * 0.15, rear), thick, metal)
-    figure.wire((crank, seat), thick, metal)
-    figure.wire((front, head, head + vec(-0.03, 0, 0.16)), thick, metal)
+    body.wire((rear, crank, top_tube, seat * 0.85 + crank * 0.15, rear), thick, metal)
+    body.wire((crank, seat), thick, metal)
+    body.wire((front, head, head + vec(-0.03, 0, 0.16)), thick, metal)
     for side in LEFT_RIGHT:
         grip = head + vec(-0.04, 0, 0.17) + 0.28 * side * across
-        figure.wire((head + vec(-0.03, 0, 0.16), grip, grip - 0.1 * turned), 0.022, metal)
-        figure.wire((crank, crank + side * vec(0.14, 0.08, -0.08)), 0.025, metal)
-    figure.limb(seat + vec(-0.12, 0, 0.05), seat + vec(0.13, 0, 0.05), (0.065, 0.03), saddle)
+        body.wire((head + vec(-0.03, 0, 0.16), grip, grip - 0.1 * turned), 0.022, metal)
+        body.wire((crank, crank + side * vec(0.14, 0.08, -0.08)), 0.025, metal)
+    body.limb(seat + vec(-0.12, 0, 0.05), seat + vec(0.13, 0, 0.05), (0.065, 0.03), saddle)
     if rng.random() < 0.25:
         crate = vec(-0.58, 0, 0.82) if rng.random() < 0.6 else vec(0.55, 0, 0.95)
-        figure.limb(crate - vec(0.1, 0, 0), crate + vec(0.1, 0, 0), (0.12, 0.12), climate.heat(rng, 'cargo'))
+        body.limb(crate - vec(0.1, 0, 0), crate + vec(0.1, 0, 0), (0.12, 0.12), climate.heat(rng, 'cargo'))
 
 
-def add_wheel(figure: Figure, hub: FloatArray, forward: FloatArray, rubber: float, metal: float) -> None:
-    """A bicycle wheel that rolls along `forward`: a tyre, a hub and a few spokes."""
+def add_wheel(body: Body, hub: FloatArray, forward: FloatArray, rubber: float, metal: float) -> None:
+    """Add a bicycle wheel that rolls along `forward`: a tyre, a hub and a few spokes."""
     spokes = [0.33 * (np.cos(a) * forward + np.sin(a) * vec(0, 0, 1)) for a in np.linspace(0, 2 * np.pi, 19)]
-    figure.wire([hub + spoke for spoke in spokes], 0.026, rubber)
+    body.wire([hub + spoke for spoke in spokes], 0.026, rubber)
     for spoke in spokes[:18:3]:
-        figure.wire((hub, hub + spoke), 0.004, metal)
-    figure.ball(hub, 0.045, (rubber + metal) / 2)
+        body.wire((hub, hub + spoke), 0.004, metal)
+    body.ball(hub, 0.045, (rubber + metal) / 2)
 
 
 # Cars
 
-# Side views (x forward, z up; metres): the lower body, then the cabin, both from the rear bottom corner upwards.
+# Side views (x forward, z up; metres): the lower hull, then the cabin, both from the rear bottom corner upwards.
 CAR_SHAPES = {
     'saloon': (
         ((-2.25, 0.3), (-2.3, 0.75), (-2.1, 0.98), (0.95, 0.95), (2.1, 0.78), (2.25, 0.55), (2.2, 0.28)),
@@ -402,55 +401,55 @@ CAR_SHAPES = {
 }
 
 
-def add_car(figure: Figure, rng: np.random.Generator, climate: Climate) -> None:
-    """A car, running (warm bonnet, hot tyres and exhaust) or parked and cold."""
+def add_car(body: Body, rng: np.random.Generator, climate: Climate) -> None:
+    """Add a car: running, with a warm bonnet, hot tyres and exhaust, or parked and cold."""
     lower, cabin = (np.array(side) for side in CAR_SHAPES[str(rng.choice(list(CAR_SHAPES)))])
-    body, glass = climate.heat(rng, 'body'), climate.heat(rng, 'glass')
+    paint, glass = climate.heat(rng, 'paint'), climate.heat(rng, 'glass')
     running = rng.random() < 0.6
-    engine = climate.heat(rng, 'engine') if running else body * rng.uniform(0.85, 1.05)
+    engine = climate.heat(rng, 'engine') if running else paint * rng.uniform(0.85, 1.05)
     tyre = climate.heat(rng, 'rubber') * (1.15 if running else 0.8)
-    bonnet = body + (engine - body) * rng.uniform(0.1, 0.6)
-    add_wheels(figure, tyre, climate.heat(rng, 'metal'), lower[0, 0] * 0.62, lower[-1, 0] * 0.64)
-    add_hull(figure, lower, (0.88, 0.85), 1, lambda x, up: bonnet if x > 1.0 else body * (0.88 if up else 1.0))
-    add_hull(figure, cabin, (0.82, 0.64), 2, lambda x, up: body * (0.8 if up else 0.95))
-    add_windows(figure, cabin, glass, glass + rng.uniform(-0.1, 0.15))
-    add_lights(figure, lower, rng, engine, climate.heat(rng, 'glass'), running)
+    bonnet = paint + (engine - paint) * rng.uniform(0.1, 0.6)
+    add_wheels(body, tyre, climate.heat(rng, 'metal'), lower[0, 0] * 0.62, lower[-1, 0] * 0.64)
+    add_hull(body, lower, (0.88, 0.85), 1, lambda x, up: bonnet if x > 1.0 else paint * (0.88 if up else 1.0))
+    add_hull(body, cabin, (0.82, 0.64), 2, lambda x, up: paint * (0.8 if up else 0.95))
+    add_windows(body, cabin, glass, glass + rng.uniform(-0.1, 0.15))
+    add_lights(body, lower, rng, engine, climate.heat(rng, 'glass'), running)
 
 
 def add_hull(
-    figure: Figure,
+    body: Body,
     side: FloatArray,
     half_widths: tuple[float, float],
     layer: int,
-    paint: Callable[[float, bool], float],
+    heat: Callable[[float, bool], float],
 ) -> None:
-    """Stretch a convex side view across the car; `paint` gives heat from a face's x and whether it looks up."""
+    """Extrude a convex side view across the car; `heat` maps a face's x and whether it faces up to its heat."""
     widths = np.interp(side[:, 1], (side[:, 1].min(), side[:, 1].max()), half_widths)
     left, right = (np.column_stack((side[:, 0], widths * sign, side[:, 1])) for sign in LEFT_RIGHT)
     for face, sign in ((left, 1), (right, -1)):
-        figure.plate(face, paint(0.0, False), layer, vec(0, sign, 0))
+        body.plate(face, heat(0.0, False), layer, vec(0, sign, 0))
     for i in range(len(side)):
         j = (i + 1) % len(side)
         outward = vec(-(side[j, 1] - side[i, 1]), 0, side[j, 0] - side[i, 0])
         quad = np.stack((left[i], left[j], right[j], right[i]))
-        figure.plate(quad, paint(float(side[(i, j), 0].mean()), outward[2] > abs(outward[0])), layer, outward)
+        body.plate(quad, heat(float(side[(i, j), 0].mean()), outward[2] > abs(outward[0])), layer, outward)
 
 
-def add_wheels(figure: Figure, tyre: float, rim: float, rear: float, front: float) -> None:
-    """Four wheels: the tread under the body, and a disc with a rim on the car's flank."""
+def add_wheels(body: Body, tyre: float, rim: float, rear: float, front: float) -> None:
+    """Add four wheels: the tread under the car, and a disc with a rim on its flank."""
     angles = np.linspace(0, 2 * np.pi, 17)[:-1]
     circle = np.column_stack((np.cos(angles), np.zeros(16), np.sin(angles)))
     for x in (rear, front):
         for side in LEFT_RIGHT:
-            figure.plate(upright(x, 0.75 * side, 0.3, 0.13, 0.3), tyre, 0)
+            body.plate(upright(x, 0.75 * side, 0.3, 0.13, 0.3), tyre, 0)
             flank = vec(x, 0.89 * side, 0.32)
-            figure.plate(flank + circle * 0.38, tyre * 0.6, 3, vec(0, side, 0))
-            figure.plate(flank + circle * 0.32, tyre, 4, vec(0, side, 0))
-            figure.plate(flank + circle * 0.17, rim, 5, vec(0, side, 0))
+            body.plate(flank + circle * 0.38, tyre * 0.6, 3, vec(0, side, 0))
+            body.plate(flank + circle * 0.32, tyre, 4, vec(0, side, 0))
+            body.plate(flank + circle * 0.17, rim, 5, vec(0, side, 0))
 
 
-def add_windows(figure: Figure, cabin: FloatArray, glass: float, screen: float) -> None:
-    """Side windows cut by a pillar, windscreen and rear window, set into the cabin."""
+def add_windows(body: Body, cabin: FloatArray, glass: float, screen: float) -> None:
+    """Add side windows, divided by a pillar, a windscreen and a rear window to the cabin."""
     low, high = cabin[0, 1] + 0.07, cabin[1, 1] - 0.07
     edge = [np.interp((low, high), cabin[pair, 1], cabin[pair, 0]) for pair in ((0, 1), (3, 2))]
     middle = (edge[0][1] + edge[1][1]) / 2
@@ -459,60 +458,60 @@ def add_windows(figure: Figure, cabin: FloatArray, glass: float, screen: float) 
             xs = np.broadcast_to(back, 2), np.broadcast_to(front, 2)
             outline = ((xs[0][0], low), (xs[0][1], high), (xs[1][1], high), (xs[1][0], low))
             pane = np.array([(x, side * (0.82 - 0.18 * (z - cabin[0, 1]) / 0.5), z) for x, z in outline])
-            figure.plate(pane, glass, 3, vec(0, side, 0))
+            body.plate(pane, glass, 3, vec(0, side, 0))
     for (x_low, x_high), direction in zip(edge, (-1, 1), strict=True):
         corners = ((x_low, 0.72, low), (x_high, 0.58, high), (x_high, -0.58, high), (x_low, -0.72, low))
         slope = vec(direction * (high - low), 0, abs(x_high - x_low))
-        figure.plate(np.array(corners), screen, 3, slope)
+        body.plate(np.array(corners), screen, 3, slope)
 
 
 def add_lights(
-    figure: Figure, lower: FloatArray, rng: np.random.Generator, engine: float, lamp: float, running: bool
+    body: Body, lower: FloatArray, rng: np.random.Generator, engine: float, lamp: float, running: bool
 ) -> None:
-    """Lamps at both ends, the grille in front, number plate and exhaust behind."""
+    """Add lamps at both ends, the grille in front, and the number plate and the exhaust behind."""
     front, rear = lower[:, 0].max() + 0.01, lower[:, 0].min() - 0.01
     low = lower[-2, 1]
     for x, face in ((front, vec(1, 0, 0)), (rear, vec(-1, 0, 0))):
         for side in LEFT_RIGHT:
-            figure.plate(upright(x, side * 0.63, low + 0.12, 0.16, 0.08), lamp * 1.15, 3, face)
-    figure.plate(upright(front, 0.0, low + 0.02, 0.42, 0.12), engine, 3, vec(1, 0, 0))
-    figure.plate(upright(rear, 0.0, low + 0.02, 0.26, 0.06), lamp * 0.8, 3, vec(-1, 0, 0))
+            body.plate(upright(x, side * 0.63, low + 0.12, 0.16, 0.08), lamp * 1.15, 3, face)
+    body.plate(upright(front, 0.0, low + 0.02, 0.42, 0.12), engine, 3, vec(1, 0, 0))
+    body.plate(upright(rear, 0.0, low + 0.02, 0.26, 0.06), lamp * 0.8, 3, vec(-1, 0, 0))
     if running:
         pipe = upright(rear, 0.5 * float(rng.choice(LEFT_RIGHT)), 0.32, 0.09, 0.06)
-        figure.plate(pipe, min(1.0, engine * 1.25), 3, vec(-1, 0, 0))
+        body.plate(pipe, min(1.0, engine * 1.25), 3, vec(-1, 0, 0))
 
 
 def upright(x: float, y: float, z: float, half_width: float, half_height: float) -> FloatArray:
-    """A rectangle across the car, centred at (x, y, z)."""
+    """Return a vertical rectangle across the car, centred at (x, y, z)."""
     corners = ((1, 1), (-1, 1), (-1, -1), (1, -1))
     return np.array([(x, y + half_width * across, z + half_height * up) for across, up in corners])
 
 
-# Street furniture that hides things
+# Street furniture, which occludes other bodies
 
 
-def add_pole(figure: Figure, rng: np.random.Generator, climate: Climate) -> None:
-    """A lamp post or a sign post."""
+def add_pole(body: Body, rng: np.random.Generator, climate: Climate) -> None:
+    """Add a lamp post or a sign post."""
     heat, tall, thick = climate.heat(rng, 'metal'), rng.uniform(2.2, 6.0), rng.uniform(0.04, 0.11)
-    figure.limb(vec(0, 0, 0), vec(0, 0, tall), (thick, thick * 0.8), heat)
+    body.limb(vec(0, 0, 0), vec(0, 0, tall), (thick, thick * 0.8), heat)
     if tall > 4:
-        figure.limb(vec(0, 0, tall), vec(rng.uniform(0.5, 1.2), 0, tall + 0.1), (0.05, 0.1), heat * 1.2)
+        body.limb(vec(0, 0, tall), vec(rng.uniform(0.5, 1.2), 0, tall + 0.1), (0.05, 0.1), heat * 1.2)
     else:
-        figure.ball(vec(0, 0, tall), rng.uniform(0.25, 0.35), heat * 0.9)
+        body.ball(vec(0, 0, tall), rng.uniform(0.25, 0.35), heat * 0.9)
 
 
-def add_bush(figure: Figure, rng: np.random.Generator, climate: Climate) -> None:
-    """A bush of leafy balls."""
+def add_bush(body: Body, rng: np.random.Generator, climate: Climate) -> None:
+    """Add a bush of leafy balls."""
     heat, tall = climate.heat(rng, 'foliage'), rng.uniform(0.5, 1.2)
     for _ in range(int(rng.integers(40, 70))):
         centre = vec(rng.normal(0, 0.5), rng.normal(0, 0.4), rng.uniform(0.1, 1.0) * tall)
-        figure.ball(centre, rng.uniform(0.07, 0.18), heat * rng.uniform(0.85, 1.1))
+        body.ball(centre, rng.uniform(0.07, 0.18), heat * rng.uniform(0.85, 1.1))
 
 
-def add_tree(figure: Figure, rng: np.random.Generator, climate: Climate) -> None:
-    """A trunk and a crown."""
+def add_tree(body: Body, rng: np.random.Generator, climate: Climate) -> None:
+    """Add a tree: a trunk and a crown."""
     heat, trunk = climate.heat(rng, 'foliage'), rng.uniform(1.6, 2.6)
-    figure.limb(vec(0, 0, 0), vec(0, 0, trunk + 1), (rng.uniform(0.12, 0.25), 0.1), climate.heat(rng, 'wall'))
+    body.limb(vec(0, 0, 0), vec(0, 0, trunk + 1), (rng.uniform(0.12, 0.25), 0.1), climate.heat(rng, 'wall'))
     for _ in range(int(rng.integers(50, 80))):
         centre = vec(rng.normal(0, 0.7), rng.normal(0, 0.7), trunk + rng.uniform(0.2, 2.2))
-        figure.ball(centre, rng.uniform(0.15, 0.4), heat * rng.uniform(0.85, 1.1))
+        body.ball(centre, rng.uniform(0.15, 0.4), heat * rng.uniform(0.85, 1.1))
