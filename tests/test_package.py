@@ -1,6 +1,8 @@
 """The package as others get it: built, installed and used outside the checkout."""
 
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,27 +14,16 @@ import timm_convattn
 
 pytestmark = pytest.mark.slow
 
-NEEDED_BESIDE_CODE = {
-    *('timm_convattn/py.typed', 'timm_convattn/studies/report.html.jinja'),
-    *('timm_convattn/hub/templates/model_card.md.jinja', 'timm_convattn/hub/templates/dataset_card.md.jinja'),
-}
-
 # every module, from where it was installed; those that end in __main__ are programs
 IMPORT_ALL = """
 import importlib, pathlib, pkgutil, sys
 import timm_convattn
-place = pathlib.Path(timm_convattn.__file__).parent
-assert place.parent == pathlib.Path(sys.argv[1]), place
-for module in pkgutil.walk_packages([str(place)], 'timm_convattn.'):
+folder = pathlib.Path(timm_convattn.__file__).parent
+assert folder.parent == pathlib.Path(sys.argv[1]), folder
+for module in pkgutil.walk_packages([str(folder)], 'timm_convattn.'):
     if not module.name.endswith('.__main__'):
         found = pathlib.Path(importlib.import_module(module.name).__file__)
-        assert found.is_relative_to(place), found
-"""
-
-USE = """
-import timm, torch, timm_convattn
-model = timm.create_model('aresnet18_relmha', num_classes=4, in_chans=1, img_size=60).eval()
-assert model(torch.rand(2, 1, 60, 60)).shape == (2, 4)
+        assert found.is_relative_to(folder), found
 """
 
 RENDER = """
@@ -63,6 +54,12 @@ def wheel(built):
 
 
 @pytest.fixture(scope='module')
+def checker(root):
+    """The functions with which a release is checked as well."""
+    return runpy.run_path(str(root / '.ci' / 'check_wheel.py'))
+
+
+@pytest.fixture(scope='module')
 def installed(wheel, tmp_path_factory):
     """A folder with the package alone; its dependencies come from the environment of the tests."""
     folder = tmp_path_factory.mktemp('installed')
@@ -81,14 +78,15 @@ def run_outside(installed, tmp_path, *command):
     return finished.stdout
 
 
-def test_wheel_holds_the_package_and_nothing_else(root, wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-    about = {name for name in names if name.split('/')[0] == f'timm_convattn-{timm_convattn.__version__}.dist-info'}
-    assert {name.split('/', 1)[1] for name in about} >= {'METADATA', 'RECORD', 'entry_points.txt', 'licenses/LICENSE'}
-    packages = [root / 'timm_convattn', root / 'timm_convattn_cli']
-    code = {str(path.relative_to(root)) for package in packages for path in package.rglob('*.py')}
-    assert names - about == code | NEEDED_BESIDE_CODE
+def test_wheel_holds_the_packages_and_nothing_else(wheel, checker, tmp_path):
+    assert wheel.name.startswith(f'timm_convattn-{timm_convattn.__version__}-')
+    checker['check_contents'](wheel)
+    other = tmp_path / wheel.name
+    shutil.copy(wheel, other)
+    with zipfile.ZipFile(other, 'a') as archive:
+        archive.writestr('tests/test_models.py', '')
+    with pytest.raises(SystemExit, match=r"unexpected \['tests/test_models.py'\]"):
+        checker['check_contents'](other)
 
 
 def test_source_distribution_holds_sources_and_no_leftovers(built):
@@ -104,8 +102,17 @@ def test_every_module_is_imported_from_where_it_was_installed(installed, tmp_pat
     run_outside(installed, tmp_path, sys.executable, '-c', IMPORT_ALL, installed)
 
 
-def test_models_are_created_outside_the_checkout(installed, tmp_path):
-    run_outside(installed, tmp_path, sys.executable, '-c', USE)
+def test_quickstart_of_readme_runs_outside_the_checkout(root, installed, tmp_path):
+    run_outside(installed, tmp_path, sys.executable, root / '.ci' / 'check_wheel.py', '--quickstart')
+
+
+def test_quickstart_is_checked_with_the_installed_package_only(checker):
+    with pytest.raises(SystemExit, match='is the checkout'):
+        checker['run_quickstart']()
+
+
+def test_version_of_the_citation_is_that_of_the_package(root):
+    assert f'version: {timm_convattn.__version__}\n' in (root / 'CITATION.cff').read_text()
 
 
 def test_command_line_is_installed(installed, tmp_path):

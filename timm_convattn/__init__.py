@@ -11,7 +11,7 @@ Importing this package registers its models with timm:
 from timm_convattn.layers import AugConv2d, ConvAttn, ConvAttnStage, RelMha2d, calibrate_norms
 from timm_convattn.models import AAResNet, AAVgg, AResNet, AVgg, ConvAttnNet, PooledVgg
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 __all__ = [
     'AAResNet',
