@@ -30,7 +30,7 @@ def test_output_is_convolution_and_pooled_attention_side_by_side(stride, size):
     ],
     ids=str,
 )
-def test_it_takes_the_place_of_a_convolution(conv):
+def test_it_replaces_a_convolution(conv):
     ours = AugConv2d.in_place_of(conv, (7, 6), num_heads=2, rel_pos=False)
     x = torch.randn(1, 8, 7, 6)
     assert ours(x).shape == conv(x).shape
@@ -44,13 +44,13 @@ def test_it_takes_the_place_of_a_convolution(conv):
     'changed',
     [dict(groups=2), dict(kernel_size=(3, 1)), dict(stride=(2, 1)), dict(padding='same'), dict(dilation=(1, 2))],
 )
-def test_convolution_that_it_cannot_stand_for_is_refused(changed):
+def test_convolution_that_it_cannot_replace_is_refused(changed):
     conv = nn.Conv2d(**{'in_channels': 8, 'out_channels': 16, 'kernel_size': 3, **changed})
     with pytest.raises(ValueError, match=r'^Conv2d.* is grouped or not the same along both axes'):
         AugConv2d.in_place_of(conv, (7, 6), num_heads=2)
 
 
-def test_defaults_are_those_of_a_convolution_and_of_the_form():
+def test_defaults_are_those_of_a_convolution_and_of_the_block():
     conv = AugConv2d(64, 64, 3, (5, 4))
     assert (conv.stride, conv.padding, conv.attn.num_heads) == ((1, 1), (0, 0), 8)
     assert conv.bias is not None
@@ -66,6 +66,6 @@ def test_defaults_are_those_of_a_convolution_and_of_the_form():
         ({'num_heads': 2, 'v_ratio': 1.0}, r'v_ratio=1.0 leaves no filter to the convolution'),
     ],
 )
-def test_ratios_that_do_not_fit_are_refused(args, message):
+def test_invalid_ratios_are_refused(args, message):
     with pytest.raises(ValueError, match=message):
         AugConv2d(8, 16, 3, 6, **args)

@@ -80,10 +80,10 @@ def test_very_large_logits_stay_finite():
 
 
 @pytest.mark.parametrize('large', ['queries', 'keys', 'height_rel', 'width_rel', 'scale'])
-def test_one_large_factor_is_enough_to_be_careful_with_powers_of_two(large, monkeypatch):
+def test_one_large_factor_keeps_powers_of_two_in_range(large, monkeypatch):
     monkeypatch.setattr(blockwise, 'BLOCK_LOGITS', 60)
     q, k, v, height_rel, width_rel = (x.detach() / 10 for x in tensors(5, 7))
-    q[:, :, :, ::2] *= 10  # in some places alone, as it would be
+    q[:, :, :, ::2] *= 10  # at some positions only, as in practice
     factors = {name: 1e5 if name == large else 1.0 for name in ('queries', 'keys', 'height_rel', 'width_rel', 'scale')}
     q[..., 0] *= factors['queries']
     k[..., 3] *= factors['keys']
@@ -95,7 +95,7 @@ def test_one_large_factor_is_enough_to_be_careful_with_powers_of_two(large, monk
     assert ((found.double() - expected).norm() / expected.norm()) < 1e-2
 
 
-def test_powers_of_two_that_fit_but_whose_sum_does_not_are_made_smaller(monkeypatch):
+def test_powers_of_two_whose_sum_is_out_of_range_are_scaled(monkeypatch):
     monkeypatch.setattr(blockwise, 'BLOCK_LOGITS', 60)
     _, _, v, height_rel, width_rel = (x.detach().float() for x in tensors(5, 7))
     ones, scale = torch.ones(2, 4, 3, 35), 124 * math.log(2) / 3  # 35 powers 2**124 for every query
@@ -110,14 +110,14 @@ def test_layer_on_a_cpu_does_without_the_fused_kernel(training, monkeypatch):
     assert layer(torch.randn(2, 8, 4, 3)).isfinite().all()
 
 
-def test_graphs_that_are_captured_compute_the_same_by_the_fused_kernel():
+def test_captured_graphs_compute_the_same_with_the_fused_kernel():
     given = tensors(5, 7, dtype=torch.float32)
     traced = torch.jit.trace(lambda *args: attend(*args, 5, 7, 0.5), given)
     assert 'scaled_dot_product_attention' in str(traced.graph)
     torch.testing.assert_close(traced(*given), attend(*given, 5, 7, 0.5), rtol=1e-4, atol=1e-5)
 
 
-def test_folded_queries_and_keys_give_the_logits_as_dot_products():
+def test_folded_queries_and_keys_have_the_logits_as_dot_products():
     q, k, v, height_rel, width_rel = tensors(5, 7)
     long_q, long_k = fold_positions(q.transpose(-2, -1), k.transpose(-2, -1), height_rel, width_rel, 5, 7)
     found = F.softmax(long_q @ long_k.transpose(-2, -1), -1) @ v.transpose(-2, -1)
@@ -136,7 +136,7 @@ def test_peak_memory_grows_linearly_with_the_positions(backward):
     assert large <= 4.5 * small
 
 
-def test_index_tables_made_in_inference_mode_serve_training():
+def test_index_tables_created_in_inference_mode_work_in_training():
     blockwise._offset_rows.cache_clear()
     layer, x = RelMha2d(8, 8, feat_size=3, num_heads=2), torch.randn(1, 8, 3, 3)
     with torch.inference_mode():

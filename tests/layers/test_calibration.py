@@ -1,4 +1,4 @@
-"""Calibrated batch norms: train mode starts where the backbone is, eval mode stays there, nothing else changes."""
+"""Calibrated batch norms: the backbone's function in train and eval mode, and no other change."""
 
 import copy
 import functools
@@ -40,7 +40,7 @@ def distance(ours, theirs, images):
     return ((ours(images) - expected).norm() / expected.norm()).item()
 
 
-def test_calibrated_model_computes_what_the_backbone_computes_in_both_modes(models, images):
+def test_calibrated_model_equals_the_backbone_in_both_modes(models, images):
     backbone, model, images = models[0].double(), models[1].double(), images.double()
     assert distance(model.eval(), backbone.eval(), images) < 1e-6
     assert calibrate_norms(model, [images]) == 3
@@ -50,16 +50,16 @@ def test_calibrated_model_computes_what_the_backbone_computes_in_both_modes(mode
 
 def test_calibrated_statistics_share_no_memory(models, images):
     calibrate_norms(models[1], [images])
-    places = [value.untyped_storage().data_ptr() for value in models[1].state_dict().values()]
-    assert len(set(places)) == len(places)
+    addresses = [value.untyped_storage().data_ptr() for value in models[1].state_dict().values()]
+    assert len(set(addresses)) == len(addresses)
 
 
 def test_norms_without_running_statistics_are_calibrated_as_well(images):
     norm_layer = functools.partial(torch.nn.BatchNorm2d, track_running_stats=False)
-    form = ConvAttn(torch.nn.Conv2d(3, 16, 1), 3, 16, 64, num_heads=1, norm_layer=norm_layer)
-    assert calibrate_norms(form, [images]) == 1
-    assert form.norm.running_var is None
-    torch.testing.assert_close(form(images)[:, :16], form.conv(images), atol=1e-4, rtol=1e-3)
+    block = ConvAttn(torch.nn.Conv2d(3, 16, 1), 3, 16, 64, num_heads=1, norm_layer=norm_layer)
+    assert calibrate_norms(block, [images]) == 1
+    assert block.norm.running_var is None
+    torch.testing.assert_close(block(images)[:, :16], block.conv(images), atol=1e-4, rtol=1e-3)
 
 
 def test_plain_start_is_far_from_the_backbone_in_train_mode(models, images):
@@ -76,7 +76,7 @@ def test_attention_channels_are_normalised(models, images):
     torch.testing.assert_close(attention.std((0, 2, 3)), torch.ones(64), rtol=0, atol=0.1)
 
 
-def test_statistics_of_several_batches_are_averaged_in_the_type_of_the_model(models, images):
+def test_statistics_of_batches_are_averaged_in_the_dtype_of_the_model(models, images):
     model, (first, second) = models[1].double(), images.double().split(8)
     means = []
     for batches in ([first], [second + 2], [first, second + 2]):

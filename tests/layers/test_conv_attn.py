@@ -1,4 +1,4 @@
-"""The form against its equations, its start, and the sizes at which its two paths meet."""
+"""The block against its equations, its initial function, and the sizes of its two paths."""
 
 import pytest
 import torch
@@ -19,13 +19,13 @@ def max_pool_path(dim: int, dim_out: int) -> nn.Module:
 
 
 def loop_average_pool(x: torch.Tensor, ceil: bool, size: tuple[int, int]) -> torch.Tensor:
-    """Mean over three rows and columns: around 2i those that are there, or from 2i on with the last one repeated."""
+    """Mean over three rows and columns: around 2i those inside the map, or from 2i on with the last one repeated."""
     H, W = x.shape[-2:]
 
     def window(i: int, length: int) -> list[int]:
         if ceil:
-            return [place for place in range(2 * i - 1, 2 * i + 2) if 0 <= place < length]
-        return [min(place, length - 1) for place in range(2 * i, 2 * i + 3)]
+            return [index for index in range(2 * i - 1, 2 * i + 2) if 0 <= index < length]
+        return [min(index, length - 1) for index in range(2 * i, 2 * i + 3)]
 
     out = x.new_empty(*x.shape[:2], *size)
     for i in range(size[0]):
@@ -36,28 +36,28 @@ def loop_average_pool(x: torch.Tensor, ceil: bool, size: tuple[int, int]) -> tor
 
 @pytest.mark.parametrize('size', [(4, 4), (5, 7), (2, 3)], ids=str)
 @pytest.mark.parametrize('ceil', [True, False], ids=['strided', 'max-pooled'])
-def test_form_is_batch_norm_of_both_paths_concatenated(size, ceil):
+def test_block_is_batch_norm_of_both_paths_concatenated(size, ceil):
     conv = strided_conv(6, 16) if ceil else max_pool_path(6, 16)
-    form = ConvAttn(conv, 6, 16, size, stride=2, ceil=ceil, num_heads=2, v_ratio=0.25).double()
-    nn.init.normal_(form.norm.weight)
-    nn.init.normal_(form.norm.bias)
+    block = ConvAttn(conv, 6, 16, size, stride=2, ceil=ceil, num_heads=2, v_ratio=0.25).double()
+    nn.init.normal_(block.norm.weight)
+    nn.init.normal_(block.norm.bias)
     x = torch.randn(3, 6, *size, dtype=torch.float64)
 
     x1 = conv(x)
-    x2 = loop_average_pool(form.attn(x), ceil, x1.shape[-2:])
+    x2 = loop_average_pool(block.attn(x), ceil, x1.shape[-2:])
     y = torch.cat([x1, x2], dim=1)
     mean, var = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), keepdim=True, unbiased=False)
-    weight, bias = form.norm.weight[:, None, None], form.norm.bias[:, None, None]
-    expected = (y - mean) / (var + form.norm.eps).sqrt() * weight + bias
-    torch.testing.assert_close(form.train()(x), expected, rtol=0, atol=1e-10)
+    weight, bias = block.norm.weight[:, None, None], block.norm.bias[:, None, None]
+    expected = (y - mean) / (var + block.norm.eps).sqrt() * weight + bias
+    torch.testing.assert_close(block.train()(x), expected, rtol=0, atol=1e-10)
 
 
 def test_residual_block_as_path_adds_its_input():
-    block = Bottleneck(16, 4).double().eval()
-    form = ConvAttn(block, 16, 16, 4, num_heads=2).double().eval()
+    residual = Bottleneck(16, 4).double().eval()
+    block = ConvAttn(residual, 16, 16, 4, num_heads=2).double().eval()
     x = torch.rand(2, 16, 4, 4, dtype=torch.float64)
-    nn.init.zeros_(block.bn3.weight)  # X' = 0, so that X + X' is X
-    torch.testing.assert_close(form(x)[:, :16], x)
+    nn.init.zeros_(residual.bn3.weight)  # X' = 0, so that X + X' is X
+    torch.testing.assert_close(block(x)[:, :16], x)
 
 
 @pytest.mark.parametrize('height', range(2, 12))
@@ -65,18 +65,18 @@ def test_residual_block_as_path_adds_its_input():
 @pytest.mark.parametrize('ceil', [True, False], ids=['strided', 'max-pooled'])
 def test_both_paths_meet_at_the_same_size(height, width, ceil):
     conv = strided_conv(4, 8) if ceil else max_pool_path(4, 8)
-    form = ConvAttn(conv, 4, 8, (4, 4), stride=2, ceil=ceil, num_heads=1)
+    block = ConvAttn(conv, 4, 8, (4, 4), stride=2, ceil=ceil, num_heads=1)
     x = torch.randn(1, 4, height, width)
-    assert form.eval()(x).shape == (1, 9, *conv(x).shape[-2:])
+    assert block.eval()(x).shape == (1, 9, *conv(x).shape[-2:])
 
 
 @pytest.mark.parametrize(('size', 'short'), [((1, 4), 'low'), ((4, 1), 'narrow')])
-def test_map_that_a_max_pool_leaves_nothing_of_is_refused(size, short):
-    form = ConvAttn(max_pool_path(4, 8), 4, 8, 4, stride=2, ceil=False, num_heads=1)
+def test_map_too_small_for_the_max_pool_is_refused(size, short):
+    block = ConvAttn(max_pool_path(4, 8), 4, 8, 4, stride=2, ceil=False, num_heads=1)
     with pytest.raises(
         AssertionError, match=rf'^The map is too {short} for this stage to halve it: enlarge the image\.$'
     ):
-        form(torch.randn(2, 4, *size))
+        block(torch.randn(2, 4, *size))
     strided = ConvAttn(strided_conv(4, 8), 4, 8, 4, stride=2, num_heads=1)
     assert min(strided(torch.randn(2, 4, *size)).shape[2:]) == 1
 
@@ -88,42 +88,40 @@ BATCH_OF_ONE = (
 
 
 @pytest.mark.parametrize(('ceil', 'single', 'several'), [(True, (2, 2), (2, 3)), (False, (3, 2), (4, 2))])
-def test_one_image_with_a_map_of_one_position_says_what_to_do_instead_of_failing_inside_batch_norm(
-    ceil, single, several
-):
+def test_training_on_one_position_of_one_image_is_refused_with_advice(ceil, single, several):
     conv = strided_conv(4, 16) if ceil else max_pool_path(4, 16)
-    form = ConvAttn(nn.Sequential(conv, nn.BatchNorm2d(16)), 4, 16, (4, 4), stride=2, ceil=ceil, num_heads=1)
+    block = ConvAttn(nn.Sequential(conv, nn.BatchNorm2d(16)), 4, 16, (4, 4), stride=2, ceil=ceil, num_heads=1)
     with pytest.raises(AssertionError, match=BATCH_OF_ONE):
-        form(torch.randn(1, 4, *single))
+        block(torch.randn(1, 4, *single))
     for batch, size in [(2, single), (1, several), (1, several[::-1])]:
-        assert form(torch.randn(batch, 4, *size)).isfinite().all()
-    assert form.eval()(torch.randn(1, 4, *single)).isfinite().all()
+        assert block(torch.randn(batch, 4, *size)).isfinite().all()
+    assert block.eval()(torch.randn(1, 4, *single)).isfinite().all()
     plain = ConvAttn(conv, 4, 16, (4, 4), stride=2, ceil=ceil, num_heads=1, norm_layer=LayerNorm2d)
     assert plain(torch.randn(1, 4, *single)).isfinite().all()
 
 
-def test_script_of_a_form_says_so_too():
-    form = ConvAttn(strided_conv(4, 8), 4, 8, (4, 4), stride=2, num_heads=1)
+def test_scripted_block_raises_the_same_error():
+    block = ConvAttn(strided_conv(4, 8), 4, 8, (4, 4), stride=2, num_heads=1)
     with pytest.raises(torch.jit.Error, match='train with a larger batch or image, or call eval'):
-        torch.jit.script(form)(torch.randn(1, 4, 2, 2))
+        torch.jit.script(block)(torch.randn(1, 4, 2, 2))
 
 
 def test_defaults_are_the_papers():
-    form = ConvAttn(nn.Conv2d(64, 64, 3, padding=1), 64, 64, 4)
-    attn = form.attn
-    assert (attn.num_heads, attn.dim_head, attn.dim_out, form.dim_attn, form.num_features) == (8, 1, 8, 8, 72)
+    block = ConvAttn(nn.Conv2d(64, 64, 3, padding=1), 64, 64, 4)
+    attn = block.attn
+    assert (attn.num_heads, attn.dim_head, attn.dim_out, block.dim_attn, block.num_features) == (8, 1, 8, 8, 72)
     assert attn.rel_pos
     assert attn.qkv.bias is None
     assert isinstance(attn.proj, nn.Conv2d)
     assert attn.attn_drop.p == attn.proj_drop.p == 0
-    assert isinstance(form.norm, nn.BatchNorm2d)
+    assert isinstance(block.norm, nn.BatchNorm2d)
     assert Transition(4, 4).conv.kernel_size == (3, 3)
 
 
-def test_what_the_attention_is_told_reaches_it():
-    told = dict(num_heads=2, qk_ratio=0.25, v_ratio=0.5, qkv_bias=True, rel_pos=False, attn_proj=False)
-    form = ConvAttn(nn.Conv2d(64, 64, 3, padding=1), 64, 64, 4, **told, attn_drop=0.1, proj_drop=0.2)
-    attn = form.attn
+def test_attention_arguments_reach_the_attention():
+    args = dict(num_heads=2, qk_ratio=0.25, v_ratio=0.5, qkv_bias=True, rel_pos=False, attn_proj=False)
+    block = ConvAttn(nn.Conv2d(64, 64, 3, padding=1), 64, 64, 4, **args, attn_drop=0.1, proj_drop=0.2)
+    attn = block.attn
     assert (attn.num_heads, attn.dim_head, attn.dim_out) == (2, 8, 32)
     assert not attn.rel_pos
     assert attn.qkv.bias is not None
@@ -131,11 +129,11 @@ def test_what_the_attention_is_told_reaches_it():
     assert (attn.attn_drop.p, attn.proj_drop.p) == (0.1, 0.2)
 
 
-def test_arguments_are_divided_into_those_of_the_attention_and_the_others():
+def test_attention_arguments_are_split_from_the_others():
     assert split_attn_args({'num_heads': 4, 'drop_rate': 0.1}) == ({'num_heads': 4}, {'drop_rate': 0.1})
 
 
-def test_transition_is_what_it_is_told():
+def test_transition_follows_its_arguments():
     pointwise = Transition(6, 4, 1, norm_layer=LayerNorm2d, act_layer=None, device='meta')
     assert pointwise.conv.kernel_size == (1, 1)
     assert pointwise.conv.weight.device.type == 'meta'
@@ -150,28 +148,28 @@ def resnet_blocks() -> nn.Sequential:
     return nn.Sequential(Bottleneck(8, 4, stride=2, downsample=shortcut), Bottleneck(16, 4), Bottleneck(16, 4))
 
 
-def test_stage_alternates_forms_and_transitions():
+def test_stage_alternates_blocks_and_transitions():
     stage = ConvAttnStage(resnet_blocks(), 8, 16, feat_size=(7, 6), stride=2, num_heads=2)
     assert [type(module) for module in stage] == [ConvAttn, Transition, ConvAttn, Transition, ConvAttn]
-    assert [form.attn.height_rel.shape[0] for form in list(stage)[::2]] == [13, 7, 7]
-    assert [form.attn.width_rel.shape[0] for form in list(stage)[::2]] == [11, 5, 5]
+    assert [block.attn.height_rel.shape[0] for block in list(stage)[::2]] == [13, 7, 7]
+    assert [block.attn.width_rel.shape[0] for block in list(stage)[::2]] == [11, 5, 5]
     assert stage(torch.randn(2, 8, 7, 6)).shape == (2, stage.num_features, 4, 3)
     assert stage.num_features == 18
 
 
-def test_stage_of_max_pooled_blocks_rounds_down_and_knows_its_layers():
+def test_stage_of_max_pooled_blocks_rounds_down_and_uses_its_layers():
     blocks = [max_pool_path(4, 8), nn.Conv2d(8, 8, 3, padding=1)]
     layers = dict(norm_layer=LayerNorm2d, act_layer=nn.SiLU)
     stage = ConvAttnStage(blocks, 4, 8, feat_size=(7, 6), stride=2, ceil=False, num_heads=1, **layers)
-    assert [(len(form.attn.height_rel), len(form.attn.width_rel)) for form in list(stage)[::2]] == [(13, 11), (5, 5)]
+    assert [(len(block.attn.height_rel), len(block.attn.width_rel)) for block in list(stage)[::2]] == [(13, 11), (5, 5)]
     assert stage(torch.randn(1, 4, 7, 6)).shape == (1, 9, 3, 3)
-    assert all(isinstance(form.norm, LayerNorm2d) for form in list(stage)[::2])
+    assert all(isinstance(block.norm, LayerNorm2d) for block in list(stage)[::2])
     assert any(isinstance(module, nn.SiLU) for module in stage[1].modules())
     assert ConvAttnStage([nn.Conv2d(8, 8, 3, padding=1)], 8, 8, feat_size=6, num_heads=1).stride == 1
 
 
 @pytest.mark.parametrize('ceil', [True, False], ids=['strided', 'max-pooled'])
-def test_stage_of_another_map_computes_what_it_did_by_resampling(ceil):
+def test_set_feat_size_equals_resampling_at_run_time(ceil):
     path = strided_conv if ceil else max_pool_path
     blocks = [path(4, 8), nn.Conv2d(8, 8, 3, padding=1)]
     stage = ConvAttnStage(blocks, 4, 8, feat_size=(7, 6), stride=2, ceil=ceil, num_heads=1).double().eval()
@@ -183,14 +181,14 @@ def test_stage_of_another_map_computes_what_it_did_by_resampling(ceil):
     kept.requires_grad_(False)
     stage.set_feat_size((11, 9))
     torch.testing.assert_close(stage(x), expected)
-    tables = [(len(form.attn.height_rel), len(form.attn.width_rel)) for form in list(stage)[::2]]
+    tables = [(len(block.attn.height_rel), len(block.attn.width_rel)) for block in list(stage)[::2]]
     assert tables == [(21, 17), (11, 9) if ceil else (9, 7)]
     assert not stage[0].attn.height_rel.requires_grad
     assert stage[0].attn.width_rel.requires_grad
     assert stage[0].attn.height_rel.is_contiguous()
 
 
-def test_other_map_is_nothing_to_a_stage_without_positions():
+def test_set_feat_size_without_positions_does_nothing():
     stage = ConvAttnStage([nn.Conv2d(8, 8, 3, padding=1)], 8, 8, feat_size=6, num_heads=1, rel_pos=False)
     stage.set_feat_size(9)
     assert stage(torch.randn(2, 8, 9, 9)).shape == (2, 9, 9, 9)
@@ -209,7 +207,7 @@ def test_fresh_stage_computes_what_its_blocks_compute():
     x = torch.randn(2, 8, 6, 6, dtype=torch.float64)
     out = stage(x)
     torch.testing.assert_close(out[:, :16], blocks(x), rtol=1e-12, atol=1e-12)
-    assert out[:, 16:].abs().mean() > 0.01, 'the attention has to be there for the classifier to learn from'
+    assert out[:, 16:].abs().mean() > 0.01, 'the classifier needs attention channels to learn from'
 
 
 @pytest.mark.parametrize(
@@ -221,7 +219,7 @@ def test_fresh_stage_computes_what_its_blocks_compute():
         ({'transition_kernel': 2}, r'transition_kernel=2 was given, it must be odd'),
     ],
 )
-def test_what_cannot_be_built_is_refused(args, message):
+def test_invalid_arguments_are_refused(args, message):
     with pytest.raises(ValueError, match=message):
         ConvAttnStage(resnet_blocks(), 8, 16, feat_size=6, **{'num_heads': 2, 'stride': 2, **args})
 

@@ -82,7 +82,7 @@ def test_output_and_gradients_equal_the_loop_over_the_equations(fused, size, arg
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
 
 
-def test_a_foreign_map_is_attended_with_resampled_tables():
+def test_another_map_size_is_attended_with_resampled_tables():
     torch.manual_seed(0)
     layer = RelMha2d(6, 8, feat_size=(3, 4), num_heads=2, dtype=torch.float64)
     native = RelMha2d(6, 8, feat_size=(5, 2), num_heads=2, dtype=torch.float64)
@@ -112,12 +112,12 @@ def test_position_term_is_the_query_times_the_row_of_key_minus_query():
     size = 4
     table = torch.arange(-(size - 1), size, dtype=torch.float64)[:, None]  # r[offset] = offset
     q = torch.full((1, 1, 3, 1), 2.0, dtype=torch.float64)
-    places = torch.tensor([[0], [3], [1]])
-    found = position_logits(q, table, places, size)
+    indices = torch.tensor([[0], [3], [1]])
+    found = position_logits(q, table, indices, size)
     assert found.tolist() == [[[[0, 2, 4, 6], [-6, -4, -2, 0], [-2, 0, 2, 4]]]]
 
 
-def test_without_positions_a_permuted_map_gives_the_permuted_output():
+def test_without_positions_attention_is_permutation_equivariant():
     layer = RelMha2d(6, 8, feat_size=3, num_heads=2, rel_pos=False, dtype=torch.float64)
     x = torch.randn(1, 6, 9, 1, dtype=torch.float64)
     order = torch.randperm(9)
@@ -153,7 +153,7 @@ def test_dropout_acts_in_train_mode_only(fused, dropout):
     assert torch.equal(layer.eval()(x), layer(x))
 
 
-def test_defaults_keep_the_width_and_project_without_biases_for_queries_keys_and_values():
+def test_defaults_keep_the_width_and_have_no_qkv_bias():
     layer = RelMha2d(32)
     assert (layer.dim_out, layer.num_heads, layer.dim_head, layer.dim_qk) == (32, 8, 4, 32)
     assert layer.qkv.bias is None
@@ -161,7 +161,7 @@ def test_defaults_keep_the_width_and_project_without_biases_for_queries_keys_and
     assert len(layer.height_rel) == len(layer.width_rel) == 13
 
 
-def test_parameters_start_with_the_deviation_of_what_they_are_summed_over():
+def test_parameters_start_with_a_deviation_of_1_over_sqrt_fan_in():
     torch.manual_seed(0)
     layer = RelMha2d(256, 128, feat_size=40, num_heads=2)
     torch.testing.assert_close(layer.qkv.weight.std().item(), 256**-0.5, rtol=0.03, atol=0)
@@ -191,7 +191,7 @@ def test_it_can_be_created_on_the_meta_device_in_half_precision():
         (130, 4, 'With 130 channels, num_heads can be 1, 2, 5, 10, 13, 26; with 4 heads, use 128 or 132 channels.'),
     ],
 )
-def test_width_that_heads_cannot_share_comes_with_the_nearest_that_they_can(width, heads, fits):
+def test_error_for_a_width_names_the_nearest_valid_ones(width, heads, fits):
     with pytest.raises(ValueError, match='does not divide') as refused:
         check_heads('The width', width, heads)
     assert str(refused.value) == f'The width is {width}, which num_heads={heads} does not divide. {fits}'
@@ -213,13 +213,13 @@ def test_width_that_heads_cannot_share_comes_with_the_nearest_that_they_can(widt
         ({'feat_size': (3, 0)}, r'feat_size is 3 x 0, both sides must be at least 1'),
     ],
 )
-def test_impossible_widths_are_refused_with_what_would_fit(args, message):
+def test_invalid_widths_are_refused_with_valid_ones(args, message):
     with pytest.raises(ValueError, match=message):
         RelMha2d(8, **args)
 
 
 def large_and_expected(size, factor, dtype):
-    """Queries, keys, values and tables, the larger with terms beyond float16, and what the formula makes of them."""
+    """Queries, keys, values and tables, the larger with terms beyond float16, and the output of the formula."""
     torch.manual_seed(0)
     (height, width), dim = size, 16
     q, k, v = (torch.randn(2, 4, channels, height * width) * factor for channels in (dim, dim, 8))
@@ -238,16 +238,16 @@ def large_and_expected(size, factor, dtype):
 @pytest.mark.parametrize(
     ('dtype', 'bound'), [(torch.float16, 1e-3), (torch.bfloat16, 5e-3), (torch.float32, 1e-5)], ids=str
 )
-def test_fused_kernel_gives_the_formula_for_small_and_very_large_logits(monkeypatch, dtype, bound, factor):
+def test_fused_kernel_equals_the_formula_for_small_and_large_logits(monkeypatch, dtype, bound, factor):
     given, expected = large_and_expected((5, 7), factor, dtype)
-    monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)  # as where there is no CPU
+    monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)  # as on another device
     found = attend(*given, 5, 7, 16**-0.5)
     assert found.dtype == dtype
     assert (found.double() - expected).norm() / expected.norm() < bound
 
 
 @pytest.mark.parametrize(('lowest', 'highest'), [(-60, 60), (-900, 900), (-900, -600)])  # 900: beyond 16 million
-def test_position_terms_of_float16_are_finite_however_large_and_their_gradients_too(lowest, highest):
+def test_float16_position_terms_and_gradients_are_finite(lowest, highest):
     q = torch.full((1, 1, 3, 4), 6e4, dtype=torch.float16, requires_grad=True)
     table = torch.linspace(lowest, highest, 20, dtype=torch.float16).view(5, 4).requires_grad_()
     found = position_logits(q, table, torch.arange(3).unsqueeze(1), 3)
@@ -269,7 +269,7 @@ def test_layer_stays_finite_with_very_large_logits(fused, dtype):
         assert out.isfinite().all() and x.grad.isfinite().all()
 
 
-def test_float16_layer_stays_finite_with_very_large_logits_where_it_is_fused():
+def test_fused_float16_layer_stays_finite_with_large_logits():
     torch.manual_seed(0)
     layer = RelMha2d(16, 16, feat_size=4, num_heads=2, attn_drop=0.1).half().train()
     assert layer.fused_attn

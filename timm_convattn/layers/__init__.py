@@ -1,4 +1,4 @@
-"""The attention, the convolutional-attentional form and the stage made of them."""
+"""The attention, the convolution-attention block and the stage built from them."""
 
 from timm_convattn.layers.aug_conv import AugConv2d
 from timm_convattn.layers.calibration import calibrate_norms

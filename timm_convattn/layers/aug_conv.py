@@ -16,11 +16,11 @@ __all__ = ['AugConv2d']
 
 
 class AugConv2d(nn.Conv2d):
-    """A convolution that gives some of its output channels to relative multi-head attention.
+    """A convolution, some of whose output channels are computed by relative multi-head attention.
 
-    concat(conv(X), RelMha2d(X)) with as many channels as the convolution that it takes the place of: the convolution
-    keeps its first `out_channels - v_ratio * out_channels` filters, the attention makes the rest. The attention of a
-    strided convolution is pooled to its size.
+    concat(conv(X), RelMha2d(X)), with as many channels as the convolution that it replaces: the convolution keeps its
+    first `out_channels - v_ratio * out_channels` filters, the attention computes the rest. With stride 2 the
+    attention's output is pooled to the size of the convolution's.
 
     Args:
         in_channels: Channels of the input.
@@ -28,7 +28,7 @@ class AugConv2d(nn.Conv2d):
         kernel_size: Kernel size of the convolution.
         feat_size: Height and width of the input map that the position tables are built for, in positions.
         stride: Stride of the convolution, 1 or 2.
-        padding: Padding of the convolution, which has to keep the size at stride 1.
+        padding: Padding of the convolution, which must keep the size at stride 1.
         dilation: Dilation of the convolution.
         bias: Whether the convolution has a bias.
         num_heads: Attention heads (N_h).
@@ -42,7 +42,7 @@ class AugConv2d(nn.Conv2d):
         x: (B, in_channels, H, W) -> (B, out_channels, H', W')
 
     Raises:
-        ValueError: If the ratios give widths that the heads cannot share, or leave the convolution no filter.
+        ValueError: If the heads cannot share the widths equally, or the ratios leave the convolution no filter.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class AugConv2d(nn.Conv2d):
 
     @classmethod
     def in_place_of(cls, conv: nn.Conv2d, feat_size: tuple[int, int], **kwargs: Any) -> Self:
-        """Make one with the widths, stride and padding of a convolution, for a map of `feat_size`.
+        """Return a replacement for a convolution, with its widths, stride and padding, for a map of `feat_size`.
 
         Raises:
             ValueError: If the convolution is grouped, or not the same along both axes.
         """
         settings = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
         if conv.groups != 1 or any(len(set(setting)) > 1 for setting in settings):
-            raise ValueError(f'{conv} is grouped or not the same along both axes: attention cannot take part in it.')
+            raise ValueError(f'{conv} is grouped or not the same along both axes: attention cannot be added to it.')
         return cls(
             conv.in_channels,
             conv.out_channels,
@@ -101,10 +101,10 @@ class AugConv2d(nn.Conv2d):
         )
 
     def output_size(self, feat_size: tuple[int, int]) -> tuple[int, int]:
-        """Give the size of the map that comes of one of `feat_size`."""
+        """Return the size of the output for a map of `feat_size`."""
         return math.ceil(feat_size[0] / self.stride[0]), math.ceil(feat_size[1] / self.stride[1])
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Convolve and attend, and concatenate what comes of it."""
+        """Concatenate the convolution and the attention."""
         convolved = self._conv_forward(input, self.weight, self.bias)
         return torch.cat([convolved, self.pool(self.attn(input))], dim=1)

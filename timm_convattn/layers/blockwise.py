@@ -1,10 +1,9 @@
 """Relative attention on a CPU: a block of queries at a time, so that the logits never leave the cache.
 
-What a block needs is computed inside it, its position logits too, and again in the backward pass (as in
-"FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness", arXiv:2205.14135). Beyond what is of the
-size of inputs and outputs there is the memory of one block, whatever the size of the map; weights that are one block
-are kept for the backward pass. Everything stays in the layout in which a convolution gives it, channels before
-positions.
+Logits, position terms included, are computed per block of queries, and recomputed in the backward pass (as in
+"FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness", arXiv:2205.14135). Beyond inputs and
+outputs this takes the memory of one block of queries, whatever the size of the map. Weights that fit into one block
+are kept for the backward pass. Tensors stay in the layout of a convolution, channels before positions.
 """
 
 import math
@@ -51,7 +50,7 @@ def blockwise_attention(
 
 
 def _blocks(heads: int, positions: int) -> Iterator[tuple[slice, slice]]:
-    """Divide the queries of all heads, into some queries of some heads whose logits fit into the cache."""
+    """Split the queries of all heads into blocks whose logits fit into the cache."""
     many = max(1, min(heads, BLOCK_LOGITS // positions**2))
     queries = positions
     if many == 1 and positions**2 > BLOCK_LOGITS:
@@ -63,7 +62,6 @@ def _blocks(heads: int, positions: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _buffer(q: torch.Tensor) -> torch.Tensor:
-    """Give memory for the logits of the largest block."""
     heads, _, positions = q.shape
     return q.new_empty(min(max(BLOCK_LOGITS, positions), heads * positions**2))
 
@@ -74,12 +72,12 @@ def _view(buffer: torch.Tensor, *shape: int) -> torch.Tensor:
 
 @lru_cache(maxsize=64)
 def _offset_rows(height: int, width: int) -> torch.Tensor:
-    """Number the rows of both tables, one below the other, that a position needs for every place along both axes.
+    """Return the rows of the two concatenated tables that each position reads, for every index along both axes.
 
     Returns:
         (H + W, N), row `size - 1 + offset` of a table is that of `offset`.
     """
-    with torch.inference_mode(False):  # it is kept, and used in every mode
+    with torch.inference_mode(False):  # cached, and used in every mode
         ys, xs = torch.arange(height), torch.arange(width)
         rows = (ys.unsqueeze(1) - ys + (height - 1)).repeat_interleave(width, 1)
         columns = (xs.unsqueeze(1) - xs + (width - 1)).repeat(1, height) + (2 * height - 1)
@@ -105,11 +103,11 @@ def _logits(
         scale: Of the logits.
         offsets: (H + W, queries) rows of the tables.
         height: H
-        buffer: Memory for the result: fresh memory for each block would cost more than what is computed in it.
-        less: (heads, 1, queries) what to take off all logits of a query.
+        buffer: Memory for the result. Allocating it for each block would take longer than the computation.
+        less: (heads, 1, queries) subtracted from all logits of a query.
 
     Returns:
-        (heads, N, queries): queries come last, so that a place's term is added to a row of them at once.
+        (heads, N, queries): queries come last, so that each position term is added to a contiguous row.
     """
     by_offset = ((tables * scale) @ q).gather(1, offsets.expand(len(q), *offsets.shape))
     rows, columns = by_offset[:, :height], by_offset[:, height:]
@@ -120,13 +118,13 @@ def _logits(
 
 
 def _are_small(q: torch.Tensor, k: torch.Tensor, tables: torch.Tensor, scale: float) -> bool:
-    """Tell whether no logit can be so large that its power of two, or a sum of them, leaves the range of float32."""
+    """Return whether all powers of two of logits, and their sums, are certain to be in the range of float32."""
     longest_q, longest_k, longest_row = (x.square().sum(-2).max().sqrt() for x in (q, k, tables.t()))
     return bool(scale / LOG_2 * longest_q * (longest_k + 2 * longest_row) < 60)
 
 
 class _BlockwiseAttention(torch.autograd.Function):
-    """The same for (heads of all samples, channels, N), and the tables one below the other."""
+    """The same for (B * num_heads, channels, N) and concatenated tables."""
 
     @staticmethod
     def forward(
@@ -138,7 +136,7 @@ class _BlockwiseAttention(torch.autograd.Function):
         width: int,
         scale: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Compute the output; and the weights, if they are one block, or else the logarithms of their divisors."""
+        """Return the output, and the weights if they fit into one block, else the logarithms of their divisors."""
         offsets, buffer = _offset_rows(height, width), _buffer(q)
         with torch.autocast('cpu', enabled=False):
             if len(q) * q.shape[2] ** 2 <= BLOCK_LOGITS:
@@ -146,7 +144,7 @@ class _BlockwiseAttention(torch.autograd.Function):
                 weights = torch.softmax(logits, dim=1, out=logits)
                 return torch.bmm(v, weights), weights, q.new_empty(0)
 
-            # powers of two, several times faster than those of e; and as they are where none can be large
+            # powers of two are several times faster than those of e; the maximum is skipped where none can be large
             out, divisors, small = torch.empty_like(v), torch.empty_like(q[:, :1]), _are_small(q, k, tables, scale)
             for heads, queries in _blocks(len(q), q.shape[2]):
                 block = heads, slice(None), queries
@@ -160,7 +158,7 @@ class _BlockwiseAttention(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """Keep what the gradients need; of the weights no more than one block."""
+        """Save what the backward pass needs; at most one block of weights."""
         *tensors, height, width, scale = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(*tensors, *output)
@@ -169,7 +167,7 @@ class _BlockwiseAttention(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_out: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Compute the gradients, and for them the weights once more, if they are not here."""
+        """Compute the gradients, and the weights again where they were not saved."""
         q, k, v, tables, out, kept, divisors = ctx.saved_tensors
         (height, width), scale = ctx.size, ctx.scale
         offsets, d_buffer = _offset_rows(height, width), _buffer(q)
@@ -177,8 +175,8 @@ class _BlockwiseAttention(torch.autograd.Function):
         d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         d_tables = torch.zeros_like(tables)
         with torch.autocast('cpu', enabled=False):
-            d_out = d_out.contiguous()  # a gradient may be one number, expanded
-            mean = (d_out * out).sum(1, keepdim=True)  # heads, 1, N: what softmax takes off the gradient of its output
+            d_out = d_out.contiguous()  # a gradient may be an expanded scalar
+            mean = (d_out * out).sum(1, keepdim=True)  # heads, 1, N: softmax's backward subtracts it
             for heads, queries in _blocks(len(q), q.shape[2]):
                 block = heads, slice(None), queries
                 q_block, d_block, weights = q[block], d_out[block], kept
@@ -190,8 +188,8 @@ class _BlockwiseAttention(torch.autograd.Function):
                 d_logits = torch.bmm(v[heads].transpose(1, 2), d_block, out=_view(d_buffer, *weights.shape))
                 d_logits.sub_(mean[block]).mul_(weights)
                 d_k[heads].baddbmm_(q_block, d_logits.transpose(1, 2), alpha=scale)
-                by_place = d_logits.unflatten(1, (height, width))
-                by_offset = torch.cat([by_place.sum(2), by_place.sum(1)], dim=1)
+                by_position = d_logits.unflatten(1, (height, width))
+                by_offset = torch.cat([by_position.sum(2), by_position.sum(1)], dim=1)
                 d_rows = by_offset.new_zeros(len(q_block), len(tables), q_block.shape[2])
                 d_rows.scatter_(1, offsets[:, queries].expand(by_offset.shape), by_offset)
                 d_tables.add_(torch.einsum('hon,hdn->od', d_rows, q_block), alpha=scale)

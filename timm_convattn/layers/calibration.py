@@ -1,8 +1,8 @@
-"""Batch norms of fresh forms set to the statistics of data, so that a pretrained start survives its first step.
+"""Batch norms of fresh blocks, set to the statistics of data so that the first training step keeps a pretrained start.
 
-A fresh batch norm is identity in eval mode, but not in train mode: there it takes away the mean and the scale that the
-pretrained layers behind it are used to. With weight and bias set to the standard deviation and the mean of what it
-will see, it gives back its input in both modes. The paper does not say how its batch norms start.
+A fresh batch norm is identity in eval mode, but in train mode it removes the mean and the scale that the pretrained
+layers after it expect. With weight and bias set to the standard deviation and the mean of its input, it is identity in
+both modes. The paper does not state how its batch norms are initialized.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,22 +18,21 @@ __all__ = ['calibrate_norms']
 
 @torch.no_grad()
 def calibrate_norms(model: nn.Module, batches: Iterable[torch.Tensor]) -> int:
-    """Make the fresh batch norms of forms and transitions give back in train mode, too, what they get.
+    """Make the fresh batch norms of blocks and transitions the identity in train mode as well.
 
-    The attention's channels, which no pretrained layer knows, are normalised instead, as any fresh batch norm does.
-    Only these batch norms change. Those that have seen training are left as they are, so that calling this twice, or
-    on a trained model, does nothing.
+    The attention's channels, which no pretrained layer reads, are normalised as by any fresh batch norm. Batch norms
+    that have been trained are left unchanged: a second call, or a call on a trained model, does nothing.
 
     Args:
-        model: A model, or part of one, with pretrained weights around forms of this package.
-        batches: What the model will be trained on first, each as the model takes it: (B, in_chans, H, W) on the
-            model's device. A few hundred images are plenty.
+        model: A model, or part of one, with pretrained weights and blocks of this package.
+        batches: The first training batches, each (B, in_chans, H, W) on the model's device. A few hundred images are
+            enough.
 
     Returns:
-        How many batch norms were set.
+        Number of batch norms that were set.
 
     Raises:
-        ValueError: If there are batch norms to set, and no batch.
+        ValueError: If there are batch norms to set, but `batches` is empty.
     """
     channels_kept = {norm: kept for norm, kept in _norms(model) if _is_fresh(norm)}
     if not channels_kept:
@@ -58,7 +57,7 @@ def calibrate_norms(model: nn.Module, batches: Iterable[torch.Tensor]) -> int:
         var, mean = torch.stack(moments[norm]).mean(0)
         for buffer, value in ((norm.running_var, var), (norm.running_mean, mean)):
             if buffer is not None:
-                buffer.copy_(value)  # which stays a tensor of its own: checkpoints leave out what shares its memory
+                buffer.copy_(value)  # copied in place, because safetensors drops tensors that share memory
         norm.weight[:kept] = (var + norm.eps).sqrt()[:kept]
         norm.weight[kept:] = 1
         norm.bias[:kept] = mean[:kept]
@@ -66,7 +65,7 @@ def calibrate_norms(model: nn.Module, batches: Iterable[torch.Tensor]) -> int:
 
 
 def _norms(model: nn.Module) -> Iterator[tuple[nn.BatchNorm2d, int]]:
-    """Give the batch norms of forms and transitions, each with how many channels a pretrained layer is used to."""
+    """Yield the batch norms of blocks and transitions, each with the number of channels that pretrained layers read."""
     for module in model.modules():
         if isinstance(module, ConvAttn) and isinstance(module.norm, nn.BatchNorm2d):
             yield module.norm, module.dim_out
@@ -75,7 +74,6 @@ def _norms(model: nn.Module) -> Iterator[tuple[nn.BatchNorm2d, int]]:
 
 
 def _is_fresh(norm: nn.BatchNorm2d) -> bool:
-    """Say whether a batch norm is as it was made."""
     start = nn.BatchNorm2d(norm.num_features, device=norm.weight.device, dtype=norm.weight.dtype).state_dict()
     found = norm.state_dict()
     return all(torch.equal(found[key], start[key]) for key in ('bias', 'running_mean', 'running_var') if key in found)
@@ -83,7 +81,7 @@ def _is_fresh(norm: nn.BatchNorm2d) -> bool:
 
 @contextmanager
 def _train_mode_but_for(model: nn.Module, norms: Iterable[nn.Module]) -> Iterator[None]:
-    """Put a model in train mode for a while, some of its modules in eval mode, and bring back modes and buffers."""
+    """Put a model in train mode, except for some modules, and restore all modes and buffers afterwards."""
     modes = {module: module.training for module in model.modules()}
     buffers = {buffer: buffer.clone() for buffer in model.buffers()}
     model.train()

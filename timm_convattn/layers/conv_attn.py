@@ -1,8 +1,8 @@
-"""The convolutional-attentional form (Eq. 5 to 7) and the stage that stacks it (Fig. 3 and 4 of the paper).
+"""The convolution-attention block (Eq. 5 to 7) and the stage that stacks it (Fig. 3 and 4 of the paper).
 
-For a map X:
+For a feature map X:
 
-    X'' = RelMha2d(X), pooled to the size of X'     (Eq. 5; X' is what the backbone's own convolutions make of X)
+    X'' = RelMha2d(X), pooled to the size of X'     (Eq. 5; X' is the output of the backbone's own convolutions)
     Y = BN(concat(X', X''))                         for networks without residual blocks (Eq. 6)
     Y = BN(concat(X + X', X''))                     for residual networks (Eq. 7): the residual block itself adds X
 """
@@ -21,7 +21,7 @@ __all__ = ['AttnArgs', 'ConvAttn', 'ConvAttnStage', 'Transition', 'added_parts',
 
 
 class AttnArgs(TypedDict, total=False):
-    """What the attention path of a form can be told; `ConvAttn` says what each means."""
+    """Arguments of the attention path of a block, documented in `ConvAttn`."""
 
     num_heads: int
     qk_ratio: float
@@ -34,7 +34,7 @@ class AttnArgs(TypedDict, total=False):
 
 
 def split_attn_args(kwargs: dict[str, Any]) -> tuple[AttnArgs, dict[str, Any]]:
-    """Divide a model's arguments into those of the attention (`AttnArgs`) and the others."""
+    """Split a model's arguments into those of the attention (`AttnArgs`) and the others."""
     attn_args = {name: kwargs[name] for name in AttnArgs.__annotations__ if name in kwargs}
     return cast(AttnArgs, attn_args), {name: value for name, value in kwargs.items() if name not in attn_args}
 
@@ -42,10 +42,9 @@ def split_attn_args(kwargs: dict[str, Any]) -> tuple[AttnArgs, dict[str, Any]]:
 def downsample(stride: int, ceil: bool) -> nn.Module:
     """Build the paper's 3x3 average pool of stride 2, which brings X'' to the size of X'.
 
-    With `ceil` a side of S becomes ceil(S / 2), as a padded convolution of stride 2 makes it; without, floor(S / 2), as
-    a 2x2 max pool makes it. The windows lie where that layer's windows lie. Over the border hangs nothing that is
-    counted; where the last window of an even side lacks a row, it takes the last one twice (`ceil_mode` would leave it
-    out, but cannot be exported for all sizes).
+    With `ceil` a side of S becomes ceil(S / 2), as in a padded convolution of stride 2; without, floor(S / 2), as in a
+    2x2 max pool. The windows are aligned with those of that layer. Padding is not counted. Where the last window of an
+    even side lacks a row, the last row is repeated (`ceil_mode` would ignore it, but cannot be exported for all sizes).
     """
     if stride == 1:
         return nn.Identity()
@@ -57,30 +56,31 @@ def downsample(stride: int, ceil: bool) -> nn.Module:
 
 
 def _start_norm_as_identity(norm: nn.Module) -> None:
-    """Set a fresh batch norm so that in eval mode it gives back its input: the weight makes up for `eps`."""
+    """Make a fresh batch norm the identity in eval mode: the weight compensates for `eps`."""
     if isinstance(norm, nn.BatchNorm2d):
         norm.reset_parameters()
         nn.init.constant_(norm.weight, math.sqrt(1 + norm.eps))
 
 
 class ConvAttn(nn.Module):
-    """The convolutional-attentional form: two paths over one map, concatenated and batch-normalised (Eq. 5 to 7).
+    """Convolution-attention block: two paths over one map, concatenated and batch-normalised (Eq. 5 to 7).
 
-    In eval mode a fresh form gives the output of its convolutional path unchanged in its first `dim_out` channels,
-    and the attention in the `dim_attn` channels behind them.
+    "The block" for short; the paper calls it the "convolutional-attentional form". In eval mode a fresh block returns
+    the output of its convolutional path unchanged in the first `dim_out` channels, and the attention's output in the
+    `dim_attn` channels after them.
 
     Args:
         conv: The convolutional path, `dim` to `dim_out` channels. A residual block adds X itself (Eq. 7).
         dim: Channels of the input.
         dim_out: Channels of the convolutional path's output (D_out).
         feat_size: Height and width of the input map that the position tables are built for, in positions.
-        stride: How much smaller the convolutional path makes the map, 1 or 2.
+        stride: Stride of the convolutional path, 1 or 2.
         ceil: Whether the convolutional path rounds an odd size up (a strided convolution) or down (a max pool).
         num_heads: Attention heads (N_h).
         qk_ratio: Query and key channels over `dim_out` (d_k / D_out).
         v_ratio: Value channels, which are the attention's output channels, over `dim_out` (d_v / D_out).
         qkv_bias: Whether the projections to queries, keys and values have a bias.
-        rel_pos: Whether the attention knows relative positions.
+        rel_pos: Whether the attention uses relative positions.
         attn_proj: Whether the attention projects its output (W^a of Eq. 2).
         attn_drop: Dropout of attention weights.
         proj_drop: Dropout of the attention's output.
@@ -89,7 +89,7 @@ class ConvAttn(nn.Module):
         dtype: Type of the parameters.
 
     Shape:
-        x: (B, dim, H, W) -> (B, dim_out + dim_attn, H', W'), with H' and W' as `conv` makes them.
+        x: (B, dim, H, W) -> (B, dim_out + dim_attn, H', W'), H' x W' being the size of the output of `conv`.
 
     Raises:
         ValueError: If the ratios give widths that the heads cannot share, or `stride` is neither 1 nor 2.
@@ -121,7 +121,7 @@ class ConvAttn(nn.Module):
         self.dim_out = dim_out
         self.dim_attn = dim_attn
         self.num_features = dim_out + dim_attn
-        self.least_size = 1 if ceil else stride  # of a side of the input map that something is left of
+        self.least_size = 1 if ceil else stride  # smallest side of the input map that leaves one position
         self.conv = conv
         self.attn = RelMha2d(
             dim,
@@ -138,16 +138,16 @@ class ConvAttn(nn.Module):
         )
         self.pool = downsample(stride, ceil)
         self.norm = norm_layer(self.num_features, **dd)
-        # of a channel in a batch that is trained on: batch norm needs a variance
+        # fewest values per channel in training: batch norm needs a variance
         self.least_values = 2 if isinstance(self.norm, nn.BatchNorm2d) else 1
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start the normalisation as identity; the two paths have their own start."""
+        """Initialize the normalisation as identity. The two paths initialize themselves."""
         _start_norm_as_identity(self.norm)
 
     def set_feat_size(self, feat_size: int | tuple[int, int]) -> None:
-        """Make another size of the input map the native one of the position tables."""
+        """Rebuild the position tables for another size of the input map."""
         self.attn.set_feat_size(feat_size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -159,7 +159,7 @@ class ConvAttn(nn.Module):
             x.shape[-1] >= self.least_size, 'The map is too narrow for this stage to halve it: enlarge the image.'
         )
         attended: torch.Tensor = self.pool(self.attn(x))
-        if self.norm.training:  # looked at before the backbone's own batch norms say it in their way
+        if self.norm.training:  # checked before the backbone's own batch norms raise a less helpful error
             torch._assert(
                 attended.shape[0] * attended.shape[-2] * attended.shape[-1] >= self.least_values,
                 'A single image whose map is a single position has no batch statistics: train with a larger batch or '
@@ -170,16 +170,16 @@ class ConvAttn(nn.Module):
 
 
 class Transition(ConvNormAct):
-    """The convolution block between two forms ("3x3 Conv, 2048"): brings `dim + dim_attn` channels back to `dim`.
+    """Convolution between two blocks ("3x3 Conv, 2048"): reduces `dim + dim_attn` channels to `dim`.
 
-    It starts as identity on the first `dim` channels and zero on the attention's, so that in eval mode a fresh one
-    hands on what the convolutional path computed, for an activation that keeps that path's values (ReLU after ReLU).
+    It starts as identity on the first `dim` channels and zero on the attention's. In eval mode a fresh transition
+    therefore returns the output of the convolutional path, if the activation keeps its values (ReLU after ReLU).
 
     Where the paper is silent: batch norm and activation follow the convolution, as everywhere in a ResNet; without an
     activation (`act_layer=None`) it is linear. A `kernel_size` of 1 costs a ninth of the parameters.
 
     Raises:
-        ValueError: If `kernel_size` is even: it would shift the map.
+        ValueError: If `kernel_size` is even, which would shift the map.
     """
 
     def __init__(
@@ -207,38 +207,38 @@ class Transition(ConvNormAct):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start as identity on the first channels and zero on the others."""
+        """Initialize as identity on the first channels and zero on the others."""
         nn.init.dirac_(self.conv.weight)
         _start_norm_as_identity(self.bn)
 
 
 class ConvAttnStage(nn.Sequential):
-    """A stage of convolutional-attentional forms, one for each block of a backbone's stage, with transitions between.
+    """Stage with one convolution-attention block for each block of a backbone's stage, and transitions between.
 
-    form, transition, form, transition, ..., form: block i becomes the convolutional path of the module at index 2i.
-    With one block it is a single form (the paper's VGG stage, Fig. 3); with three, its ResNet50 stage (Fig. 4).
+    The modules are ConvAttn, Transition, ConvAttn, ..., ConvAttn. The backbone's block i is the convolutional path of
+    the module at index 2i. With one, it is the paper's VGG stage (Fig. 3); with three, its ResNet50 stage (Fig. 4).
 
         stage = ConvAttnStage(resnet.layer4, dim=1024, dim_out=2048, feat_size=14, stride=2)
 
     Args:
-        blocks: The backbone's own blocks. The first takes `dim` channels, the others `dim_out`; all give `dim_out`.
+        blocks: The backbone's own blocks. The first takes `dim` channels, the others `dim_out`; all return `dim_out`.
         dim: Channels of the map that enters the stage.
-        dim_out: Channels that each block gives (D_out).
+        dim_out: Channels of the output of each of the backbone's blocks (D_out).
         feat_size: Height and width of the map that enters the stage, in positions.
-        stride: How much smaller the first block makes the map, 1 or 2; the others keep its size.
-        ceil: Whether the first block rounds an odd size up (a strided convolution) or down (a max pool).
+        stride: Stride of the first of them, 1 or 2. The others keep the size.
+        ceil: Whether the first of them rounds an odd size up (a strided convolution) or down (a max pool).
         transition_kernel: Kernel size of the transitions.
-        norm_layer: Normalisation of forms and transitions.
+        norm_layer: Normalisation of blocks and transitions.
         act_layer: Activation of the transitions.
         device: Device of the parameters.
         dtype: Type of the parameters.
-        **attn_args: `num_heads`, `qk_ratio`, `v_ratio` and whatever else `ConvAttn` takes.
+        **attn_args: `num_heads`, `qk_ratio`, `v_ratio` and the other arguments in `AttnArgs`.
 
     Shape:
         x: (B, dim, H, W) -> (B, num_features, H', W') with `num_features = dim_out + v_ratio * dim_out`
 
     Raises:
-        ValueError: If there is no block, and where `ConvAttn` and `Transition` raise it.
+        ValueError: If `blocks` is empty, or `ConvAttn` or `Transition` raises it.
     """
 
     def __init__(
@@ -263,32 +263,32 @@ class ConvAttnStage(nn.Sequential):
         self.num_features = dim_out
         self.stride = stride
         self.ceil = ceil
-        for index, (block, size) in enumerate(zip(blocks, self._feat_sizes(feat_size, len(blocks)), strict=True)):
+        for index, (conv, size) in enumerate(zip(blocks, self._feat_sizes(feat_size, len(blocks)), strict=True)):
             if index > 0:
                 self.append(Transition(self.num_features, dim_out, transition_kernel, norm_layer, act_layer, **dd))
-            form = ConvAttn(block, dim, dim_out, size, stride, ceil, norm_layer=norm_layer, **attn_args, **dd)
-            self.append(form)
-            self.num_features = form.num_features
+            block = ConvAttn(conv, dim, dim_out, size, stride, ceil, norm_layer=norm_layer, **attn_args, **dd)
+            self.append(block)
+            self.num_features = block.num_features
             dim, stride = dim_out, 1
 
     def set_feat_size(self, feat_size: int | tuple[int, int]) -> None:
-        """Make another size of the map that enters the stage the native one of the position tables."""
-        forms = [module for module in self if isinstance(module, ConvAttn)]
-        for form, size in zip(forms, self._feat_sizes(feat_size, len(forms)), strict=True):
-            form.set_feat_size(size)
+        """Rebuild the position tables for another size of the map that enters the stage."""
+        blocks = [module for module in self if isinstance(module, ConvAttn)]
+        for block, size in zip(blocks, self._feat_sizes(feat_size, len(blocks)), strict=True):
+            block.set_feat_size(size)
 
-    def _feat_sizes(self, feat_size: int | tuple[int, int], num_forms: int) -> list[tuple[int, int]]:
-        """Give the size of the map that enters each form: the first may halve it."""
+    def _feat_sizes(self, feat_size: int | tuple[int, int], num_blocks: int) -> list[tuple[int, int]]:
+        """Return the size of the map that enters each block. The first block may halve it."""
         height, width = to_2tuple(feat_size)
         if self.ceil:
             halved = (math.ceil(height / self.stride), math.ceil(width / self.stride))
         else:
             halved = (height // self.stride, width // self.stride)
-        return [(height, width), *[halved] * (num_forms - 1)]
+        return [(height, width), *[halved] * (num_blocks - 1)]
 
 
 def added_parts(model: nn.Module) -> Iterator[str]:
-    """Give the name prefixes of what a model has beyond its backbone: attention, transitions, the norms of forms."""
+    """Yield the name prefixes of the parts that a model adds to its backbone: attention, transitions, block norms."""
     for name, module in model.named_modules():
         if isinstance(module, RelMha2d | Transition):
             yield f'{name}.'

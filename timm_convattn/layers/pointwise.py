@@ -1,8 +1,8 @@
-"""The 1x1 convolution that projects the channels of every position, by the faster kernel on one thread.
+"""A 1x1 convolution with the faster CPU kernel on one thread.
 
-On a CPU torch gives a convolution to oneDNN, but for 1x1 kernels, fewer than 16 images and one thread: these go to the
-BLAS library. Where that library does not use the processor's widest vectors, as MKL does not on other vendors' than
-its own, oneDNN takes half the time; nowhere was it seen to take longer.
+On a CPU torch uses oneDNN for convolutions, except for 1x1 kernels with fewer than 16 images on one thread, for which
+it calls BLAS. Where BLAS does not use the widest vectors (MKL on processors of other vendors), oneDNN takes half the
+time. It was never measured to take longer.
 """
 
 import torch
@@ -24,14 +24,14 @@ def project(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
     Returns:
         (B, D, H, W)
     """
-    if not torch.jit.is_scripting():  # a script leaves out what stands inside
+    if not torch.jit.is_scripting():  # TorchScript skips this branch
         captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if not captured and x.device.type == 'cpu' and torch.get_num_threads() == 1 and _is_for_onednn(x, weight):
             return torch.mkldnn_convolution(x, weight, bias, [0, 0], [1, 1], [1, 1], 1)
     return F.conv2d(x, weight, bias)
 
 
-torch.fx.wrap('project')  # a traced graph calls it as a whole, so that it chooses when it runs
+torch.fx.wrap('project')  # an fx leaf, so that the kernel is chosen at run time
 
 
 def _is_for_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -41,12 +41,12 @@ def _is_for_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` with a 1x1 kernel, its parameters and its results.
+    """`torch.nn.Conv2d` with a 1x1 kernel: same parameters, same results.
 
     Args:
         in_channels: C
         out_channels: D
-        bias: Whether a bias is learned.
+        bias: Whether there is a bias.
         device: Device of the parameters.
         dtype: Type of the parameters.
 

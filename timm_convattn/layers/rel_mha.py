@@ -8,8 +8,8 @@ rH and rW are learned tables of 2H - 1 and 2W - 1 rows of width d, one pair for 
 
 The position terms need no N x N table. With bH_i = [q_i . rH[y - y_i]] over all y, and bW_i likewise over all x,
 logits[i, j] is the dot product of [q_i, bH_i, bW_i] with [k_j, onehot(y_j), onehot(x_j)]: attention with longer
-queries and keys and no mask, which any fused kernel computes. On a CPU `blockwise` is faster, which adds the terms to
-the logits of a few queries at a time.
+queries and keys and no mask, which any fused kernel computes. On a CPU `blockwise` is faster: it adds the terms to the
+logits of a few queries at a time.
 """
 
 from typing import Any, Final
@@ -36,15 +36,15 @@ __all__ = [
 
 
 def check_heads(name: str, width: int, num_heads: int) -> None:
-    """Refuse a width that the heads cannot share equally.
+    """Raise an error for a width that the heads cannot share equally.
 
     Args:
-        name: What the width is, for the message.
+        name: Name of the width in the message.
         width: Channels to be shared.
         num_heads: Heads that share them.
 
     Raises:
-        ValueError: If `num_heads` is not positive or does not divide `width`; the message lists what would fit.
+        ValueError: If `num_heads` is not positive or does not divide `width`; the message lists valid values.
     """
     if num_heads < 1:
         raise ValueError(f'num_heads={num_heads} was given, it must be at least 1.')
@@ -59,7 +59,7 @@ def check_heads(name: str, width: int, num_heads: int) -> None:
 
 
 def attention_widths(dim_out: int, num_heads: int, qk_ratio: float, v_ratio: float) -> tuple[int, int]:
-    """Turn the paper's ratios of D_out into widths.
+    """Return the widths that the paper's ratios of D_out amount to.
 
     Args:
         dim_out: Channels that the ratios refer to (D_out).
@@ -80,7 +80,7 @@ def attention_widths(dim_out: int, num_heads: int, qk_ratio: float, v_ratio: flo
 
 
 def position_tables(model: nn.Module) -> set[str]:
-    """Name the parameters of a model that are position tables: embeddings, which weight decay should leave alone."""
+    """Return the names of the position tables, which are embeddings that weight decay should skip."""
     return {
         f'{name}.{table}'
         for name, module in model.named_modules()
@@ -90,11 +90,11 @@ def position_tables(model: nn.Module) -> set[str]:
 
 
 def resample_table(table: torch.Tensor, length: int) -> torch.Tensor:
-    """Resample a table of relative positions to another number of rows, the middle row (offset 0) staying the middle.
+    """Resample a table of relative positions to another length. The middle row (offset 0) stays in the middle.
 
     Args:
         table: (2 * size - 1, d)
-        length: Rows wanted. The native length gives the table itself, exactly.
+        length: Number of rows. The native length returns the same values, bit for bit.
 
     Returns:
         (length, d)
@@ -102,19 +102,19 @@ def resample_table(table: torch.Tensor, length: int) -> torch.Tensor:
     return F.interpolate(table.t().unsqueeze(0), size=[length], mode='linear', align_corners=False)[0].t()
 
 
-def position_logits(q: torch.Tensor, table: torch.Tensor, places: torch.Tensor, size: int) -> torch.Tensor:
-    """Compute one of the two position terms of Eq. 3: q_i . r[y - y_i] for every place y along an axis.
+def position_logits(q: torch.Tensor, table: torch.Tensor, indices: torch.Tensor, size: int) -> torch.Tensor:
+    """Compute one of the two position terms of Eq. 3: q_i . r[y - y_i] for every index y along an axis.
 
     Args:
         q: (B, num_heads, N, d)
         table: (2 * size - 1, d), row `size - 1 + offset` is r[offset].
-        places: (N, 1) the place of each position along the axis.
-        size: Places along the axis.
+        indices: (N, 1) index of each position along the axis.
+        size: Length of the axis.
 
     Returns:
-        (B, num_heads, N, size), in float16 less the largest of each query, so that no term leaves the range.
+        (B, num_heads, N, size), in float16 minus the maximum of each query, so that every term is in range.
     """
-    rows = torch.arange(size, device=q.device) - places + (size - 1)  # N, size: the row of r[y - y_i]
+    rows = torch.arange(size, device=q.device) - indices + (size - 1)  # N, size: the row of r[y - y_i]
     rows = rows.expand(q.shape[0], q.shape[1], q.shape[2], size)
     if q.dtype == torch.float16:
         return _half_position_logits(q, table, rows)
@@ -122,11 +122,10 @@ def position_logits(q: torch.Tensor, table: torch.Tensor, places: torch.Tensor, 
 
 
 def _half_position_logits(q: torch.Tensor, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Compute a position term that stays in the range of float16, where the fused kernel can sum up what leaves it.
+    """Compute a position term within the range of float16, which the sums of the fused kernel could leave.
 
-    The products are made 256 times smaller for as long as they are in float16, where autocast keeps them: up to 16
-    million they are what they are, and beyond they are that. Then each query's largest is taken off all of its places,
-    which changes no weight; what is 65,504 below it weighs nothing.
+    The products are scaled by 1/256 while autocast keeps them in float16, and clamp at 16 million. Then the maximum of
+    each query is subtracted from all its terms, which changes no weight; terms 65,504 below it have weight zero.
 
     Args:
         q: (B, num_heads, N, d)
@@ -177,10 +176,10 @@ def attend(
     width: int,
     scale: float,
 ) -> torch.Tensor:
-    """Attend with relative positions (Eq. 3), in memory linear in the positions, by what is fastest where it runs.
+    """Attend with relative positions (Eq. 3), in memory linear in the positions, with the fastest kernel of the device.
 
-    On a CPU a block of queries at a time; elsewhere, and in every captured graph, by the fused kernel, for whose sake
-    queries, keys and values are padded to one width.
+    On a CPU a block of queries at a time; elsewhere, and in every captured graph, with the fused kernel, which needs
+    queries, keys and values padded to one width.
 
     Args:
         q: (B, num_heads, d, N)
@@ -195,7 +194,7 @@ def attend(
     Returns:
         (B, num_heads, e, N)
     """
-    if not torch.jit.is_scripting():  # a script leaves out what stands inside
+    if not torch.jit.is_scripting():  # TorchScript skips this branch
         captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if q.device.type == 'cpu' and not captured:
             height_rel, width_rel = _sized(height_rel, 2 * height - 1), _sized(width_rel, 2 * width - 1)
@@ -208,7 +207,7 @@ def attend(
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim_v].transpose(-2, -1)
 
 
-torch.fx.wrap('attend')  # a traced graph calls it as a whole, so that it chooses when it runs
+torch.fx.wrap('attend')  # an fx leaf, so that the kernel is chosen at run time
 
 
 def _sized(table: torch.Tensor, length: int) -> torch.Tensor:
@@ -221,9 +220,9 @@ class RelMha2d(nn.Module):
     Source: "Augmented CNN models with relative multi-head attention for target recognition in infrared images".
     Queries and keys are `num_heads * dim_head` channels wide (d_k), values and output `dim_out` channels (d_v).
     Where the paper is silent: both position terms are scaled like the content term (as Eq. 4 writes it); the output
-    projection W^a of Eq. 2, which Eq. 5 leaves out, is there by default and has a bias.
+    projection W^a of Eq. 2, which Eq. 5 omits, is on by default and has a bias.
 
-    Any H x W is taken at run time: the tables are resampled to the map, exactly themselves at `feat_size`.
+    Any H x W is accepted at run time: the tables are resampled to the map, and used unchanged at `feat_size`.
 
     Args:
         dim: Channels of the input.
@@ -233,7 +232,7 @@ class RelMha2d(nn.Module):
         dim_head: Query and key channels of one head, `dim_out * qk_ratio / num_heads` if None.
         qk_ratio: Query and key channels over `dim_out`, used where `dim_head` is None.
         qkv_bias: Whether the projections to queries, keys and values have a bias.
-        rel_pos: Whether positions take part at all (False: the "None" row of the paper's Table 3).
+        rel_pos: Whether relative positions are used (False: the "None" row of the paper's Table 3).
         attn_proj: Whether the output is projected (W^a of Eq. 2).
         attn_drop: Dropout of attention weights.
         proj_drop: Dropout of the output.
@@ -296,7 +295,7 @@ class RelMha2d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw projections with a standard deviation of one over the square root of what they sum over."""
+        """Initialize projections with a standard deviation of 1 / sqrt(fan-in), tables with 1 / sqrt(dim_head)."""
         for conv in (self.qkv, self.proj):
             if isinstance(conv, nn.Conv2d):
                 trunc_normal_(conv.weight, std=conv.in_channels**-0.5)
@@ -307,7 +306,7 @@ class RelMha2d(nn.Module):
             trunc_normal_(self.width_rel, std=self.scale)
 
     def set_feat_size(self, feat_size: int | tuple[int, int]) -> None:
-        """Make another map size the native one: the tables become what they are resampled to at that size."""
+        """Rebuild the tables for another map size, by resampling the current ones."""
         if not self.rel_pos:
             return
         for name, size in zip(('height_rel', 'width_rel'), to_2tuple(feat_size), strict=True):
