@@ -25,6 +25,8 @@ NEEDS = {
     '--config_file': 'GPUs',
     '--config': 'ImageNet weights from the Hub',
     '--engine': 'a Ray cluster',
+    '--hit-uav': 'the frames of HIT-UAV',
+    'crops/thermal_uav': 'the frames of HIT-UAV',
     '--push-to-hub': 'a token for the Hub',
     '--tag': 'a token for the Hub',
     'you/flir-crops': 'a data set on the Hub',
