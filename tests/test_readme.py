@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from documents import commands, read_command, run_python, snippets
+from PIL import Image
 
 from timm_convattn.doc_blocks import render_results
 
@@ -47,10 +48,14 @@ def test_renderer_follows_the_results(root, readme, tmp_path):
     assert '(**0.12** ± 0.46)' in render_results((root / 'docs' / 'costs.md').read_text(), tmp_path)
 
 
-def test_python_snippets_run_in_their_order(readme):
+def test_python_snippets_run_in_their_order(root, readme, tmp_path, monkeypatch):
     code = snippets(readme, 'python')
-    assert len(code) >= 2
+    assert len(code) >= 3
+    shutil.copytree(root / 'tests' / 'fixtures' / 'run_0.1.0', tmp_path / 'runs' / 'NAME')
+    Image.new('L', (20, 30)).save(tmp_path / 'crop.png')
+    monkeypatch.chdir(tmp_path)
     names = run_python(code, 'README.md')
+    assert names['prediction'].label in names['classifier'].class_names
     assert names['logits'].shape == (8, 4)
     assert [m.shape[1] for m in names['maps']] == [64, 256, 512, 1024, 2048 + 512]
     assert names['stage'](torch.rand(2, 1024, 14, 14)).shape == (2, 2304, 7, 7)
