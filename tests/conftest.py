@@ -1,4 +1,4 @@
-"""What every test stands on: no network, no cache but a temporary one, one thread a process."""
+"""Settings of every test: no network, a temporary cache, one thread a process."""
 
 import atexit
 import gc
@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 # set before torch and the Hub's clients are imported, and inherited by the processes that tests start; a folder that is
-# given stays, so that the next tests find the drawn scenes and the trained network in it
+# set from outside is kept, so that the next test run finds the drawn scenes and the trained network in it
 _IS_OURS = 'CONVATTN_TEST_HOME' not in os.environ
 _HOME = Path(os.environ.get('CONVATTN_TEST_HOME') or tempfile.mkdtemp(prefix='convattn-tests.'))
 os.environ.update(
@@ -17,11 +17,11 @@ os.environ.update(
     HF_HOME=str(_HOME / 'hf' / os.environ.get('PYTEST_XDIST_WORKER', 'main')),
     XDG_CACHE_HOME=str(_HOME / 'cache'),
     OMP_NUM_THREADS='1',
-    OMP_WAIT_POLICY='passive',  # where a test asks for more, those that wait leave the cores to other tests
+    OMP_WAIT_POLICY='passive',  # threads that wait leave the cores to other tests
     TQDM_DISABLE='1',
 )
 
-gc.disable()  # until all is imported: what imports make stays, and is looked through in vain
+gc.disable()  # until all is imported: those objects stay, so collections would be wasted
 atexit.register(gc.freeze)  # at the end as well, which would take a second
 
 import numpy as np  # noqa: E402
@@ -34,7 +34,7 @@ from PIL import Image  # noqa: E402
 torch.set_num_threads(1)
 
 
-# files that take a minute and more, the longest first: a worker that begins one last would be waited for
+# files that take over a minute, the longest first, so that no worker starts one of them last
 LONGEST = [
     'processes',
     'load',
@@ -51,26 +51,26 @@ LONGEST = [
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files come first; among the others, and within each, the order stays."""
-    places = {f'test_{name}.py': place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    """Move the longest files to the front, and keep the order otherwise."""
+    ranks = {f'test_{name}.py': rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 def pytest_collection_finish():
-    """What is there when the first test begins stays to the end: no collection looks through it again."""
+    """Exclude what exists before the first test from garbage collection."""
     gc.freeze()
     gc.enable()
 
 
 def pytest_unconfigure(config):
-    """Nothing of a run is left behind; under xdist its first process comes last and clears for all."""
+    """Remove the temporary home; under xdist the controller ends last and removes it for all."""
     if _IS_OURS:
         shutil.rmtree(_HOME, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """What a test does to the threads of this process ends with it."""
+    """Reset the number of threads after each test."""
     yield
     torch.set_num_threads(1)
 
@@ -83,7 +83,7 @@ def root():
 
 @pytest.fixture
 def flir_writer(tmp_path):
-    """Gives a writer of small FLIR folders."""
+    """Return a function that creates a writer of small FLIR folders."""
 
     def make(layout: str = 'v1.3', **kwargs) -> FlirWriter:
         return FlirWriter(tmp_path / 'flir', layout, **kwargs)
@@ -93,14 +93,14 @@ def flir_writer(tmp_path):
 
 @pytest.fixture
 def ray_variables():
-    """The environment of a process that has a Ray cluster of its own, whose folder goes when the test ends."""
-    folder = Path(tempfile.mkdtemp(prefix='ray.'))  # short, for the sake of the sockets in it
-    (folder / 'ray').mkdir()  # where Ray's test utility notes the address, and does not make it
+    """Environment of a process with its own Ray cluster, whose folder is removed after the test."""
+    folder = Path(tempfile.mkdtemp(prefix='ray.'))  # short, because paths of sockets are limited
+    (folder / 'ray').mkdir()  # Ray's test utility writes the address into it, and does not create it
     variables = {
         'RAY_TMPDIR': str(folder),
         'RAY_USAGE_STATS_ENABLED': '0',
-        'RAY_ENABLE_AUTO_CONNECT': '0',  # as `ray_cluster` sets it where it is the first to import ray
-        'RAY_worker_niceness': '0',  # else workers get only the time that no other test wants
+        'RAY_ENABLE_AUTO_CONNECT': '0',  # as `ray_cluster` sets it when it imports ray first
+        'RAY_worker_niceness': '0',  # else workers get only idle time
     }
     yield os.environ | variables
     shutil.rmtree(folder, ignore_errors=True)

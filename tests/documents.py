@@ -1,4 +1,4 @@
-"""What a document shows: snippets of code, and commands, each read by the program that it calls."""
+"""Snippets and commands of the documents. Each command is parsed by the program that it calls."""
 
 import re
 import runpy
@@ -17,18 +17,18 @@ import tyro
 
 ROOT = Path(__file__).parent.parent
 WHOLE = (
-    r'(python3? (-m \w|\w+/)|accelerate launch .*\.py|timm-convattn [a-z-])'  # what a command of a sentence begins with
+    r'(python3? (-m \w|\w+/)|accelerate launch .*\.py|timm-convattn [a-z-])'  # how a command within a sentence starts
 )
 
 
 def snippets(text: str, language: str) -> list[str]:
-    """Give the fenced snippets of one language, in their order."""
+    """Return the fenced snippets of one language, in their order."""
     fences = re.findall(rf'^( *)```{language}\n(.*?)^\1```$', text, flags=re.DOTALL | re.MULTILINE)
     return [textwrap.dedent(code) for _, code in fences]
 
 
 def commands(text: str) -> list[list[str]]:
-    """Give the commands of all shell snippets, and those that stand whole within the text, as words."""
+    """Return the commands of all shell snippets, and complete commands within the text, as words."""
     lines = [line for code in snippets(text, 'bash') for line in code.replace('\\\n', ' ').splitlines()]
     prose = re.sub(r'^( *)```.*?^\1```$', '', text, flags=re.DOTALL | re.MULTILINE)
     spans = [' '.join(span.split()) for span in re.findall(r'`([^`]+)`', prose)]
@@ -38,13 +38,13 @@ def commands(text: str) -> list[list[str]]:
 
 
 def sections(text: str) -> dict[str, str]:
-    """Give the text below each heading of the second level."""
+    """Return the text below each heading of the second level."""
     parts = re.split(r'^## (.+)$', text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def run_python(code: list[str], name: str) -> dict:
-    """Run snippets one after the other, and give the names that they leave."""
+    """Run snippets one after the other, and return their global names."""
     names = {'__name__': '__snippet__'}
     for snippet in code:
         exec(compile(snippet, name, 'exec'), names)
@@ -52,7 +52,7 @@ def run_python(code: list[str], name: str) -> dict:
 
 
 def launched(words: list[str]) -> tuple[Path, list[str]]:
-    """Have accelerate read its part of a command that launches a script; give the script and what is left to it."""
+    """Let accelerate parse its part of a launch command; return the script and the script's arguments."""
     from accelerate.commands.launch import launch_command_parser
 
     assert words[:2] == ['accelerate', 'launch'], words
@@ -62,9 +62,9 @@ def launched(words: list[str]) -> tuple[Path, list[str]]:
 
 
 def read_command(words: list[str]) -> None:
-    """Have the program that a command calls read its arguments, and start nothing.
+    """Let the program of a command parse its arguments, without running it.
 
-    Fails where the program refuses them, or is none that is known here.
+    Fails if the program refuses them, or is not listed here.
     """
     program, *args = words
     known = {
@@ -87,7 +87,7 @@ def read_command(words: list[str]) -> None:
     if program.startswith('.ci/'):
         assert (ROOT / program).stat().st_mode & 0o100, f'{program} cannot be run'
         return
-    assert name in known, f'nobody reads "{shlex.join(words)}"'
+    assert name in known, f'no parser for "{shlex.join(words)}"'
     known[name](args)
 
 
@@ -99,7 +99,7 @@ _TYRO = tyro.cli
 
 
 def _stop_when_read(function, **kwargs):
-    """Stand for `tyro.cli`: read the command line as it does, and stop."""
+    """Replace `tyro.cli`: parse the command line as it does, and stop."""
     if isinstance(function, FunctionType):  # it would run what it read
 
         @wraps(function)
@@ -113,9 +113,9 @@ def _stop_when_read(function, **kwargs):
 
 
 def read_script(script: Path, args: list[str]) -> None:
-    """Have a script read its command line as it does when it is started."""
+    """Let a script parse its command line as it does when it is started."""
     assert script.is_file(), f'there is no {script}'
-    if script.name == 'finetune.py':  # which reads twice: the recipe comes first
+    if script.name == 'finetune.py':  # which parses twice: the recipe comes first
         from timm_convattn.training.config import parse_config
 
         with pytest.MonkeyPatch.context() as patch:
@@ -141,7 +141,7 @@ def _read_command_line(args: list[str]) -> None:
         return
     try:
         _read_by_tyro(main, ['timm-convattn', *args])
-    except SystemExit as asked:  # which is answered at once
+    except SystemExit as asked:  # --help and the like exit at once
         assert {'--help', '--tyro-print-completion'} & set(args) and not asked.code, args
 
 
@@ -149,7 +149,7 @@ def _read_python(args: list[str]) -> None:
     if args[0] != '-m':
         return read_script(ROOT / args[0], args[1:])
     module, *rest = args[1:]
-    assert module in ('venv', 'build', 'timm_convattn.run'), f'nobody reads python -m {module}'
+    assert module in ('venv', 'build', 'timm_convattn.run'), f'no parser for python -m {module}'
     assert len(rest) >= (module != 'build')
     return None
 
@@ -176,10 +176,10 @@ def _read_sbatch(args: list[str]) -> None:
 
 
 def _read_by_help(program: str, args: list[str]) -> None:
-    """Have a foreign program read what stands before its first option, and look its options up in its help."""
+    """Ask an external program for the help of its subcommand, and find each option in it."""
     subcommands = [arg for arg in args if not arg.startswith('-')]
     if not (Path(sys.prefix) / 'bin' / program).exists():
-        return  # of the extra `dev`; it is read where that is installed
+        return  # part of the extra `dev`; checked where that is installed
     asked = subprocess.run(
         [Path(sys.prefix) / 'bin' / program, *subcommands, '--help'], capture_output=True, text=True, check=False
     )

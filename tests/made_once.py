@@ -1,4 +1,4 @@
-"""What several tests need and takes its time: made once for all of them, however many processes they run in."""
+"""Slow fixtures that several tests share: made once for all processes of a test run."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ FINETUNE = Path(__file__).parent.parent / 'train_scripts' / 'finetune.py'
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """Give a folder in the home of the tests; whoever asks first fills it. Nobody else may write into it.
+    """Return a folder in the home of the tests, which the first call fills. Tests must not write into it.
 
     Args:
-        name: Of the folder.
-        make: Fills the empty folder that it gets.
+        name: Name of the folder.
+        make: Fills the empty folder that it is called with.
     """
     folder = Path(os.environ['CONVATTN_TEST_HOME']) / name
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
 
 
 def trained_run() -> Path:
-    """Give the folder of the quickstart's run, which takes some minutes: it is for slow tests."""
+    """Return the folder of the quickstart's run. It takes minutes, so only slow tests use it."""
     return made_once('trained', _train) / 'run'
 
 

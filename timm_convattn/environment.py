@@ -1,4 +1,4 @@
-"""Where and with what something was measured."""
+"""The environment of a measurement: date, command, commit, versions and hardware."""
 
 import os
 import platform
@@ -16,11 +16,11 @@ __all__ = ['describe_environment']
 
 
 def describe_environment(processes: int = 1, device: str = 'cpu') -> dict[str, Any]:
-    """Say when, with which command, versions and hardware something was measured.
+    """Describe the date, command, commit, versions and hardware of a measurement.
 
     Args:
-        processes: That worked together.
-        device: That they worked on.
+        processes: Number of processes that worked together.
+        device: Device of each process.
     """
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
@@ -43,10 +43,10 @@ def describe_environment(processes: int = 1, device: str = 'cpu') -> dict[str, A
 
 
 def _commit() -> str | None:
-    """Give the commit of the checkout that this package is run from, if it is one."""
+    """Return the commit of the checkout that contains this package, or None."""
     here = Path(__file__)
     try:
-        _git('ls-files', '--error-unmatch', here.name, cwd=here.parent)  # else the repository around is another's
+        _git('ls-files', '--error-unmatch', here.name, cwd=here.parent)  # else the enclosing repository is not ours
         return _git('describe', '--always', '--dirty', '--exclude', '*', cwd=here.parent)
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,7 +1,7 @@
-"""The error that a person can mend by giving something else."""
+"""The error for invalid input that a user can fix."""
 
 __all__ = ['InputError']
 
 
 class InputError(ValueError):
-    """What was given cannot be used; the message says what was seen, what was wanted and what to do."""
+    """Invalid input; the message states what was seen, what was wanted and what to do."""

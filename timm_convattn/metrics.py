@@ -1,7 +1,7 @@
 """Classification metrics as `evaluate.Metric`s that need no network.
 
-All of them are read off the confusion matrix. A class without samples has no recall and no F1: it is reported with a
-support of 0 and `None`, named in `absent_classes`, and takes no part in the macro average. A class that has samples
+All are computed from the confusion matrix. A class without samples has no recall and no F1: it is reported with a
+support of 0 and `None`, listed in `absent_classes`, and left out of the macro average. A class that has samples
 but was never predicted has a precision and an F1 of 0.
 """
 
@@ -26,7 +26,7 @@ __all__ = [
     'format_metrics',
 ]
 
-SIDES = (0, 16, 32, 64)  # pixels from which a crop belongs to the next group
+SIDES = (0, 16, 32, 64)  # lower limits of the size groups, in pixels
 
 
 def confusion_matrix(
@@ -60,7 +60,7 @@ class _LabelMetric(evaluate.Metric):
 
     Args:
         class_names: Names of the classes, in the order of the labels.
-        **kwargs: Whatever else `evaluate.Metric` takes. Labels are kept in memory unless said otherwise.
+        **kwargs: Passed to `evaluate.Metric`; `keep_in_memory` is true by default.
     """
 
     def __init__(self, class_names: Sequence[str], **kwargs: Any) -> None:
@@ -78,7 +78,7 @@ class _LabelMetric(evaluate.Metric):
         )
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
-        """Add labels; floats are refused, since they would be cut to integers without a word."""
+        """Add labels; floats are refused, because `evaluate` would truncate them silently."""
         for name, labels in (('predictions', predictions), ('references', references)):
             dtype = np.asarray(labels).dtype
             if np.size(labels) and not np.issubdtype(dtype, np.integer):
@@ -86,7 +86,7 @@ class _LabelMetric(evaluate.Metric):
         super().add_batch(predictions=predictions, references=references, **kwargs)
 
     def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
-        """Compute over all labels added so far and those given."""
+        """Compute the metric over all added labels, and over those passed."""
         if predictions is None and self.writer is None:
             raise ValueError('There are no labels to compute a metric of: add some first.')
         if predictions is not None:
@@ -153,7 +153,7 @@ def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str
         num_samples, accuracy, macro_f1, weighted_f1, absent_classes, per_class, confusion_matrix; plain numbers.
 
     Raises:
-        ValueError: If there are no labels, or labels that are not integers or not of a class.
+        ValueError: If there are no labels, or labels that are no integers or outside the classes.
     """
     if len(references) == 0:
         raise ValueError('There are no samples to evaluate on.')
@@ -164,10 +164,10 @@ def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str
 
 
 def accuracy_by_size(hits: npt.NDArray[np.bool_], sides: npt.NDArray[np.floating]) -> list[dict[str, Any]]:
-    """Compute the accuracy over crops of about one size, from the smallest on.
+    """Compute the accuracy by size of the crops, smallest first.
 
     Args:
-        hits: (N,) whether each crop was classified right.
+        hits: (N,) whether each crop was classified correctly.
         sides: (N,) side of each crop in its frame, in pixels: the square root of its area.
 
     Returns:
@@ -183,7 +183,7 @@ def accuracy_by_size(hits: npt.NDArray[np.bool_], sides: npt.NDArray[np.floating
 
 
 def format_metrics(metrics: dict[str, Any]) -> str:
-    """Show the metrics of `timm_convattn.metrics.compute_metrics`, class by class and over all."""
+    """Format the result of `compute_metrics` as text: a row for each class, then the averages."""
     header, rows = ['class', 'precision', 'recall', 'F1', 'samples'], []
     for name, scores in metrics['per_class'].items():
         values = ['-' if scores[key] is None else f'{scores[key]:.4f}' for key in ('precision', 'recall', 'f1')]
