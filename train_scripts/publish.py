@@ -15,28 +15,29 @@ from timm_convattn.hub.publishing import publish, run_publication
 
 @dataclass(frozen=True)
 class Args:
-    """What to publish where."""
+    """Which run to publish, and where."""
 
     run: Path
     """Folder of a finished run."""
     repo_id: str
-    """The repository, owner/name. It is made where it does not exist."""
+    """The repository, owner/name. It is created if it does not exist."""
     public: bool = False
-    """Let everyone see it."""
+    """Make the repository public."""
     tag: str | None = None
-    """Tag the commit, as v1.0."""
+    """Tag of the commit, such as v1.0."""
     license: str | None = None
-    """Licence of the weights, as the Hub names it. None: that of the weights the run started from, or apache-2.0."""
+    """Licence of the weights, as the Hub names it. None: the licence of the weights that the run started from, or
+    apache-2.0."""
     dry_run: bool = False
-    """Say what would go, and touch nothing."""
+    """List the files that would be published, and publish nothing."""
 
 
 def main(args: Args) -> None:
-    """Publish, or say what would be."""
+    """Publish a run, or list its files."""
     publication = run_publication(args.run, args.repo_id, args.license, args.public, args.tag)
     print(publication.describe())
     if args.dry_run:
-        print('nothing was sent (--dry-run)')
+        print('nothing was published (--dry-run)')
     else:
         print(f'published: {publish(publication)}')
 

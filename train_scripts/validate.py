@@ -1,4 +1,4 @@
-"""Evaluate a trained model on a split of crops, exactly as the run that trained it did.
+"""Evaluate a trained model on a split of crops, exactly as its training run did.
 
 Examples:
     python train_scripts/validate.py --model local-dir:runs/NAME/model --data crops/four_class --out results.json
@@ -26,19 +26,19 @@ from timm_convattn.selective import confidence, format_rejection, selective_metr
 from timm_convattn.training.evaluation import BATCH_SIZE, evaluation_record, use_threads
 from timm_convattn.training.processes import join_processes
 
-COLUMNS = 12  # crops of each class that are drawn
+COLUMNS = 12  # drawn crops per class
 
 
 @dataclass(frozen=True)
 class Args:
-    """What to evaluate on what."""
+    """The model, the crops and the outputs."""
 
     model: str
     """local-dir:RUN/model, hf-hub:owner/name, or the name of a timm model with weights."""
     data: str | None = None
-    """Folder of crops (from build_dataset.py) or id of a data set on the Hub. None: the embedded thermal scenes."""
+    """Folder of crops (from build_dataset.py) or id of a dataset on the Hub. None: the embedded thermal scenes."""
     data_config: str | None = None
-    """Configuration of the data set on the Hub, such as two_class. None: its default one."""
+    """Configuration of the dataset on the Hub, such as two_class. None: its default configuration."""
     split: str = 'validation'
     """The split to evaluate on."""
     out: Path | None = None
@@ -46,20 +46,20 @@ class Args:
     confusion_matrix: Path | None = None
     """PNG to draw the confusion matrix to."""
     reject_at: float | None = None
-    """Answer only where the share of wrong answers is promised to be at most this. The threshold comes from the frames
-    that the model's run held out (finetune.py --hold-out)."""
+    """Target error rate: reject crops below the confidence threshold that keeps the share of wrong answers at most
+    this. The threshold is chosen on the frames that the training run held out (finetune.py --hold-out)."""
     rejected: Path | None = None
-    """PNG to draw the crops to that are not answered, the least sure of each class."""
+    """PNG to draw rejected crops to, the least confident of each class."""
     batch_size: int = BATCH_SIZE
-    """Crops in a batch."""
+    """Batch size."""
     num_workers: int = 0
-    """Processes that load crops."""
+    """Number of processes that load crops."""
     threads: int | None = None
-    """Threads on a CPU. None: all cores."""
+    """Number of CPU threads. None: one per core."""
 
 
 def main(args: Args) -> None:
-    """Evaluate, show and write."""
+    """Evaluate the model and write the results."""
     rejection, threshold = choose_rejection(args)
     join_processes()
     accelerator = Accelerator(mixed_precision='no')
@@ -73,12 +73,12 @@ def main(args: Args) -> None:
         return
     print(format_metrics(record['metrics']))
     if rejection is not None:
-        sureness = confidence(predictions.logits, rejection.temperature)
-        answered = selective_metrics(sureness, predictions.hits, threshold)
+        confidences = confidence(predictions.logits, rejection.temperature)
+        answered = selective_metrics(confidences, predictions.hits, threshold)
         record['rejection'] = {'wanted_error_rate': args.reject_at, 'temperature': rejection.temperature, **answered}
         print(format_rejection(record['rejection']))
         if args.rejected is not None:
-            draw_rejected(args.rejected, crops, predictions, sureness, threshold)
+            draw_rejected(args.rejected, crops, predictions, confidences, threshold)
     if args.out is not None:
         write_json(args.out, record)
     if args.confusion_matrix is not None:
@@ -86,22 +86,22 @@ def main(args: Args) -> None:
 
 
 def choose_rejection(args: Args) -> tuple[Rejection | None, float]:
-    """Find what the model needs in order to reject, and the threshold, before work starts."""
+    """Load the model's calibration and choose the threshold, before any long work starts."""
     if args.reject_at is not None:
         rejection = load_rejection(args.model)
         return rejection, rejection.threshold(args.reject_at)
     if args.rejected is not None:
-        raise InputError('--rejected shows what --reject-at does not answer: give both.')
+        raise InputError('--rejected draws the crops that --reject-at rejects: give both.')
     return None, 0.0
 
 
-def draw_rejected(path: Path, crops: Any, predictions: Predictions, sureness: Any, threshold: float) -> None:
-    """Draw the crops that are not answered, if there are any."""
-    rows = rejected_crops(predictions, sureness, threshold, COLUMNS)
+def draw_rejected(path: Path, crops: Any, predictions: Predictions, confidences: Any, threshold: float) -> None:
+    """Draw the rejected crops, if there are any."""
+    rows = rejected_crops(predictions, confidences, threshold, COLUMNS)
     if rows:
-        draw_predicted(crops, predictions, sureness, rows, COLUMNS).savefig(path, dpi=120)
+        draw_predicted(crops, predictions, confidences, rows, COLUMNS).savefig(path, dpi=120)
     else:
-        print(f'nothing is rejected, so {path} is not drawn')
+        print(f'no crop is rejected: {path} is not written')
 
 
 if __name__ == '__main__':

@@ -162,4 +162,4 @@ def test_command_line_runs_as_its_page_says(careful_run, clone):
 def test_run_is_described_before_it_is_published(crops, clone):
     run_command(shlex.split(f'{FINETUNE} --output runs/NAME'))
     (dry,) = [words for words in commands((ROOT / 'docs' / 'hub.md').read_text()) if '--dry-run' in words]
-    assert 'nothing was sent' in run_command(dry)
+    assert 'nothing was published' in run_command(dry)

@@ -1,4 +1,4 @@
-"""A Hub on this machine, and clients that talk to it."""
+"""A local Hub, and clients that talk to it."""
 
 import json
 import os
@@ -23,7 +23,7 @@ SERVER = Path(__file__).parent.parent / 'local_hub.py'
 
 
 class LocalHub:
-    """The server, and what tests ask of it."""
+    """The server process, and its requests by tests."""
 
     def __init__(self, folder):
         self.process = subprocess.Popen([sys.executable, str(SERVER), str(folder)], stdout=subprocess.PIPE, text=True)
@@ -37,16 +37,16 @@ class LocalHub:
         return HfApi(endpoint=self.url, token=token)
 
     def repo_id(self, owner='you'):
-        """A name that no other test uses."""
+        """Return a name that no other test uses."""
         return f'{owner}/{uuid.uuid4().hex[:12]}'
 
     def fail(self, match, times=1, **what):
-        """Make the next requests fail whose method and path match: with a status and headers, or cut off."""
+        """Make the next requests that match fail, with a status and headers or a broken connection."""
         fault = json.dumps({'match': match, 'times': times, **what}).encode()
         urlopen(Request(f'{self.url}/_faults', data=fault, method='POST'), timeout=10).close()
 
     def read(self, repo_id, name, repo_type='model'):
-        """The text of a file in a repository."""
+        """Return the text of a file in a repository."""
         return Path(self.api().hf_hub_download(repo_id, name, repo_type=repo_type)).read_text()
 
     def requests(self):
@@ -63,7 +63,7 @@ def hub_server(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def environment(hub_server, tmp_path_factory):
-    """What a process needs to talk to the local Hub as `you`, with a cache beside the user's."""
+    """Environment variables for talking to the local Hub as `you`, with a separate cache."""
     return {
         **{key: value for key, value in os.environ.items() if key not in ('HF_HUB_OFFLINE', 'HF_DATASETS_OFFLINE')},
         'HF_ENDPOINT': hub_server.url,
@@ -77,7 +77,7 @@ def environment(hub_server, tmp_path_factory):
 
 @pytest.fixture
 def hub(hub_server, monkeypatch, tmp_path):
-    """The local Hub, and this process set to talk to it as `you`, with an empty cache."""
+    """The local Hub, with this process set up to talk to it as `you`, with an empty cache."""
     home = tmp_path / 'hf_home'
     for name, value in {
         'ENDPOINT': hub_server.url,
@@ -105,7 +105,7 @@ def hub(hub_server, monkeypatch, tmp_path):
 
 @pytest.fixture(scope='session')
 def finished_run(root, tiny_crops, tmp_path_factory):
-    """A run of seconds, finished."""
+    """A finished run that takes seconds."""
     folder = tmp_path_factory.mktemp('runs') / 'tiny'
     command = [sys.executable, 'train_scripts/finetune.py', '--data', tiny_crops, '--output', folder, *TINY_RUN]
     subprocess.run([*map(str, command)], cwd=root, check=True, capture_output=True)
@@ -114,7 +114,7 @@ def finished_run(root, tiny_crops, tmp_path_factory):
 
 @pytest.fixture
 def publication(hub, finished_run):
-    """What of the run goes to a repository that is not there yet."""
+    """Build the publication of the run to a new repository."""
     from timm_convattn.hub.publishing import run_publication
 
     def make(**kwargs):
@@ -125,7 +125,7 @@ def publication(hub, finished_run):
 
 @pytest.fixture(scope='session')
 def script(root, environment):
-    """Runs a script in a process of its own."""
+    """Run a script in its own process."""
     server = ScriptServer(environment)
 
     def run(name, *args, **changes):

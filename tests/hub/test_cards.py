@@ -1,4 +1,4 @@
-"""Cards say what their results say."""
+"""Cards state what the results contain."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ def test_model_index_holds_every_metric_of_the_results(record):
     metrics = record['metrics']
     expected = {'Accuracy': metrics['accuracy'], 'Macro F1': metrics['macro_f1'], 'Weighted F1': metrics['weighted_f1']}
     expected['Cross entropy'] = metrics['loss']
-    for name in ('person', 'vehicle', 'bicycle'):  # there is no dog to measure
+    for name in ('person', 'vehicle', 'bicycle'):  # there are no crops of dogs to evaluate
         scores = metrics['per_class'][name]
         expected |= {f'{kind.capitalize()} ({name})': scores[kind] for kind in ('precision', 'recall', 'f1')}
     assert found == {name: pytest.approx(value, abs=1e-6) for name, value in expected.items()}
@@ -31,21 +31,21 @@ def test_model_index_holds_every_metric_of_the_results(record):
     assert card.data.license == 'apache-2.0'
 
 
-def test_card_says_what_was_not_measured_and_what_is_bad(record):
+def test_card_lists_weaknesses_and_classes_without_evaluation(record):
     text = model_card(record, 'you/x')
-    assert 'How well it knows dog is not known' in text
-    assert f'It has seen dog least: 0 of {sum(record["training"]["crops"].values())} crops' in text
+    assert 'Not evaluated: dog.' in text
+    assert f'Rarest class in training: dog, 0 of {sum(record["training"]["crops"].values())} crops' in text
     assert f'accelerate launch train_scripts/{record["environment"]["command"]}' in text
 
 
-def test_card_follows_its_results(record):
+def test_card_changes_with_its_results(record):
     changed = copy.deepcopy(record)
     changed['metrics']['accuracy'] = 0.123456
     assert '0.1235' in model_card(changed)
     assert '0.1235' not in model_card(record)
 
 
-def test_recipe_in_a_card_is_one(record, tmp_path):
+def test_recipe_in_a_card_can_be_parsed(record, tmp_path):
     from timm_convattn.training.config import parse_config
 
     text = model_card(record)
@@ -56,7 +56,7 @@ def test_recipe_in_a_card_is_one(record, tmp_path):
     assert 'output' not in yaml.safe_load((tmp_path / 'recipe.yaml').read_text())
 
 
-def test_results_without_training_make_no_card(record):
+def test_results_without_training_are_refused(record):
     del record['training']
     with pytest.raises(InputError, match='The results lack training'):
         model_card(record)
@@ -78,7 +78,7 @@ def test_results_without_training_make_no_card(record):
         ({'pretrained': True, 'model_args': ['pretrained_cfg_overlay={file: x}']}, None, None),
     ],
 )
-def test_card_names_the_weights_that_a_run_started_from(options, base_model, license):
+def test_card_names_the_weights_that_the_run_started_from(options, base_model, license):
     defaults = {'model': 'aresnet50_relmha', 'pretrained': False, 'init_from': None, 'model_args': []}
     origin = weights_origin({**defaults, **options})
     assert (origin.base_model, origin.license) == (base_model, license)

@@ -1,4 +1,4 @@
-"""Crops on the Hub: both configurations load, plain and streamed, train a model, and stay private."""
+"""Crops on the Hub: both configurations load, streamed or not, train a model, and stay private."""
 
 import json
 
@@ -16,7 +16,7 @@ from timm_convattn.errors import InputError
 
 @pytest.fixture(scope='module')
 def pushed(hub_server, script, tiny_frames, tmp_path_factory):
-    """Crops built and pushed by the script: the repository, and the folder."""
+    """Repository and folder of crops that the script built and pushed."""
     repo_id, out = hub_server.repo_id(), tmp_path_factory.mktemp('pushed') / 'crops'
     run = script('build_dataset.py', '--flir-root', tiny_frames, '--out', out, '--push-to-hub', repo_id)
     assert run.returncode == 0, run.stderr
@@ -25,11 +25,11 @@ def pushed(hub_server, script, tiny_frames, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _talks_to_the_local_hub(hub):
-    """This process, too."""
+def _use_local_hub(hub):
+    """Let this process talk to the local Hub, too."""
 
 
-def test_both_configurations_load_and_four_classes_are_the_default(pushed):
+def test_both_configurations_load_and_four_class_is_the_default(pushed):
     repo_id, out = pushed
     four = datasets.load_dataset(repo_id, 'four_class')
     assert {split: len(crops) for split, crops in four.items()} == {'train': 28, 'validation': 11}
@@ -50,7 +50,7 @@ def test_crops_stream(pushed):
     assert streamed[0]['image'].tobytes() == whole[0]['image'].tobytes()
 
 
-def test_data_set_is_private_and_its_card_says_counts_terms_and_how_it_was_made(pushed, hub):
+def test_dataset_is_private_and_its_card_states_counts_terms_and_options(pushed, hub):
     repo_id, _ = pushed
     with pytest.raises(RepositoryNotFoundError):
         hub.api('hf_other').dataset_info(repo_id)
@@ -58,13 +58,13 @@ def test_data_set_is_private_and_its_card_says_counts_terms_and_how_it_was_made(
     assert [config['config_name'] for config in yaml.safe_load(header)['configs']] == ['four_class', 'two_class']
     assert '| train | 10 | 9 | 9 | 0 | 28 |' in body
     assert '| validation | 4 | 4 | 8 |' in body
-    assert 'forbids to pass it on' in body
+    assert 'does not allow\nredistribution' in body
     assert '--flir-root FLIR_FOLDER --out CROPS --classes four_class --min-size 1' in body
     commits = hub.api().list_repo_commits(repo_id, repo_type='dataset')
-    assert len(commits) == 2  # its creation, and this
+    assert len(commits) == 2  # the creation and the upload
 
 
-def test_crops_from_the_hub_train_a_model_and_are_named_in_its_card(pushed, hub, script, tmp_path):
+def test_card_of_a_model_trained_on_crops_of_the_hub_names_them(pushed, hub, script, tmp_path):
     repo_id, _ = pushed
     model = hub.repo_id()
     args = ['--data', repo_id, '--data-config', 'two_class', '--img-size', 32, '--batch-size', 8, '--epochs', 1]
@@ -77,7 +77,7 @@ def test_crops_from_the_hub_train_a_model_and_are_named_in_its_card(pushed, hub,
 
 
 @pytest.mark.slow
-def test_crops_that_stream_from_the_hub_train_a_model_twice_the_same(pushed, script, tmp_path):
+def test_training_on_streamed_crops_is_reproducible(pushed, script, tmp_path):
     repo_id, _ = pushed
     args = ['--data', repo_id, '--streaming', '--img-size', 32, '--batch-size', 8, '--epochs', 1, '--threads', 1]
     for name in ('run', 'again'):
@@ -91,7 +91,7 @@ def test_crops_that_stream_from_the_hub_train_a_model_twice_the_same(pushed, scr
     assert results['metrics']['num_samples'] == 11
 
 
-def test_push_that_broke_is_completed_by_the_same_command(hub, script, tiny_frames, tmp_path):
+def test_interrupted_push_is_completed_by_the_same_command(hub, script, tiny_frames, tmp_path):
     repo_id, out = hub.repo_id(), tmp_path / 'crops'
     command = ['build_dataset.py', '--flir-root', tiny_frames, '--out', out, '--push-to-hub', repo_id]
     hub.fail(f'POST /api/datasets/{repo_id}/commit')
@@ -105,30 +105,30 @@ def test_push_that_broke_is_completed_by_the_same_command(hub, script, tiny_fram
     assert len(datasets.load_dataset(repo_id, 'two_class')['train']) == 19
 
 
-def test_folder_that_was_built_with_other_options_is_not_pushed(script, tiny_crops):
+def test_folder_built_with_other_options_is_not_pushed(script, tiny_crops):
     command = ['--flir-root', tiny_crops, '--out', tiny_crops, '--push-to-hub', 'you/x', '--min-size', 9]
     run = script('build_dataset.py', *command)
     assert run.returncode == 1
     assert 'was built with other options' in run.stderr
 
 
-def test_public_crops_of_frames_that_are_not_drawn_are_refused_before_work(script, tiny_frames, tmp_path):
+def test_public_crops_of_recorded_frames_are_refused_before_the_build(script, tiny_frames, tmp_path):
     out = tmp_path / 'crops'
     run = script('build_dataset.py', '--flir-root', tiny_frames, '--out', out, '--push-to-hub', 'you/x', '--public')
     assert run.returncode == 1
-    assert 'say --i-have-the-right-to-redistribute' in run.stderr
+    assert 'give --i-have-the-right-to-redistribute' in run.stderr
     assert not out.exists()
 
 
-def test_public_crops_are_refused_for_a_folder_that_is_there_already_too(hub, script, tiny_crops):
+def test_public_crops_of_an_existing_folder_are_refused(hub, script, tiny_crops):
     repo_id = hub.repo_id()
     run = script('build_dataset.py', '--out', tiny_crops, '--push-to-hub', repo_id, '--public')  # no --flir-root
     assert run.returncode == 1
-    assert 'say --i-have-the-right-to-redistribute' in run.stderr
+    assert 'give --i-have-the-right-to-redistribute' in run.stderr
     assert f'POST /api/datasets/{repo_id}/commit/main' not in hub.requests()
 
 
-def test_public_crops_are_pushed_by_who_says_to_have_the_right(hub, script, tiny_frames, tmp_path):
+def test_public_crops_are_pushed_with_the_right_to_redistribute(hub, script, tiny_frames, tmp_path):
     repo_id = hub.repo_id()
     command = ['--flir-root', tiny_frames, '--out', tmp_path / 'crops', '--push-to-hub', repo_id, '--public']
     run = script('build_dataset.py', *command, '--i-have-the-right-to-redistribute')

@@ -1,4 +1,4 @@
-"""Models from the Hub: what was published loads as it was, backbones' weights are converted, pickles are refused."""
+"""Models from the Hub: published weights load unchanged, backbones are converted, pickles are refused."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ IMAGES = torch.randn(2, 3, 60, 60, generator=torch.Generator().manual_seed(0))
 
 
 def upload(hub, folder, repo_id, token='hf_you'):
-    """Put a folder in a repository; give the commit."""
+    """Upload a folder to a repository and return the commit."""
     api = hub.api(token)
     api.create_repo(repo_id, private=token == 'hf_you', exist_ok=True)
     return api.upload_folder(folder_path=folder, repo_id=repo_id).oid
@@ -39,7 +39,7 @@ def upload(hub, folder, repo_id, token='hf_you'):
 
 @pytest.fixture(params=FAMILIES)
 def published(request, hub, tmp_path):
-    """A model of each family on the Hub, where it is, and its commit."""
+    """A model of each family on the Hub, its repository and its commit."""
     torch.manual_seed(0)
     model = timm.create_model(request.param, num_classes=4, img_size=60, **FAMILIES[request.param]).eval()
     save_model(model, tmp_path / 'model', CLASSES, dict(INPUT, crop_mode='squash'))
@@ -47,7 +47,7 @@ def published(request, hub, tmp_path):
     return model, repo_id, upload(hub, tmp_path / 'model', repo_id)
 
 
-def test_every_family_loads_with_equal_outputs_and_again_without_the_network(published, hub, monkeypatch):
+def test_every_family_loads_with_equal_outputs_also_offline(published, hub, monkeypatch):
     model, repo_id, _ = published
     with torch.inference_mode():
         again = timm.create_model(f'hf-hub:{repo_id}', pretrained=True).eval()
@@ -59,7 +59,7 @@ def test_every_family_loads_with_equal_outputs_and_again_without_the_network(pub
         assert names == CLASSES
 
 
-def test_revision_pinned_by_its_commit_stays_what_it_was(published, hub, tmp_path):
+def test_revision_pinned_by_its_commit_never_changes(published, hub, tmp_path):
     model, repo_id, commit = published
     with torch.inference_mode():
         expected = model(IMAGES)
@@ -71,7 +71,7 @@ def test_revision_pinned_by_its_commit_stays_what_it_was(published, hub, tmp_pat
         assert not timm.create_model(f'hf-hub:{repo_id}', pretrained=True).eval()(IMAGES).any()
 
 
-def test_tag_that_names_the_repository_loads_it(published, hub, monkeypatch):
+def test_tag_with_a_repository_loads_its_weights(published, hub, monkeypatch):
     model, repo_id, _ = published
     config = json.loads(hub.read(repo_id, 'config.json'))
     architecture = config['architecture']
@@ -88,7 +88,7 @@ def test_tag_that_names_the_repository_loads_it(published, hub, monkeypatch):
 
 @pytest.fixture
 def backbone_weights(hub, tmp_path):
-    """Puts a backbone with random weights and statistics where timm has its own, and gives it."""
+    """Upload a backbone with random weights and statistics to the repository of timm, and return it."""
 
     def make(name, tag):
         backbone = random_backbone(name)
@@ -101,7 +101,7 @@ def backbone_weights(hub, tmp_path):
     return make
 
 
-def test_pretrained_resnet_computes_what_the_backbone_on_the_hub_computes(hub, backbone_weights):
+def test_pretrained_resnet_computes_the_function_of_its_backbone(hub, backbone_weights):
     backbone = backbone_weights('resnet50', 'resnet50.a1_in1k')
     model = timm.create_model('aresnet50_relmha', pretrained=True).eval()
     with torch.inference_mode():
@@ -113,7 +113,7 @@ def test_pretrained_resnet_computes_what_the_backbone_on_the_hub_computes(hub, b
 
 
 @pytest.mark.slow
-def test_pretrained_vgg_gives_the_features_of_the_backbone_on_the_hub(hub, backbone_weights):
+def test_pretrained_vgg_computes_the_features_of_its_backbone(hub, backbone_weights):
     backbone = backbone_weights('vgg16', 'vgg16.tv_in1k')
     model = timm.create_model('avgg16_relmha', pretrained=True, num_classes=4).eval()
     with torch.inference_mode():
@@ -121,9 +121,7 @@ def test_pretrained_vgg_gives_the_features_of_the_backbone_on_the_hub(hub, backb
         torch.testing.assert_close(features, backbone.forward_features(IMAGES), rtol=1e-4, atol=1e-5)
 
 
-def test_pretrained_convattn_starts_from_its_backbones_weights_and_stays_whole_without_them(
-    hub, backbone_weights, tmp_path, monkeypatch
-):
+def test_pretrained_convattn_loads_its_backbone_and_saves_without_it(hub, backbone_weights, tmp_path, monkeypatch):
     backbone = backbone_weights('mobilenetv4_conv_small', 'mobilenetv4_conv_small.e2400_r224_in1k')
     model = timm.create_model('convattn', backbone='mobilenetv4_conv_small', pretrained=True, num_classes=4).eval()
     assert torch.equal(model.stages[0].conv_stem.weight, backbone.conv_stem.weight)
@@ -135,7 +133,7 @@ def test_pretrained_convattn_starts_from_its_backbones_weights_and_stays_whole_w
         assert torch.equal(again(IMAGES), model(IMAGES))
 
 
-def test_repository_with_a_pickle_alone_is_refused(hub, tmp_path):
+def test_repository_with_only_a_pickle_is_refused(hub, tmp_path):
     repo_id = hub.repo_id()
     (tmp_path / 'config.json').write_text('{"architecture": "aresnet18_relmha", "pretrained_cfg": {}}')
     torch.save({}, tmp_path / 'pytorch_model.bin')
@@ -146,7 +144,7 @@ def test_repository_with_a_pickle_alone_is_refused(hub, tmp_path):
         load_network(f'local-dir:{tmp_path}')
 
 
-def test_file_name_that_climbs_out_of_the_cache_is_not_followed(hub, tmp_path):
+def test_file_name_outside_the_cache_is_not_followed(hub, tmp_path):
     repo_id, secret = hub.repo_id(), tmp_path / 'secret.safetensors'
     folder = tmp_path / 'model'
     save_model(timm.create_model('aresnet18_relmha', num_classes=4), folder, CLASSES, dict(INPUT, crop_mode='squash'))
@@ -160,8 +158,8 @@ def test_file_name_that_climbs_out_of_the_cache_is_not_followed(hub, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= {'model', 'secret.safetensors', 'hf_home'}
 
 
-def test_missing_model_and_missing_weights_are_told_apart(hub, tmp_path):
-    with pytest.raises(InputError, match=r'there is no such repository that the token may see'):
+def test_missing_model_and_missing_weights_have_different_messages(hub, tmp_path):
+    with pytest.raises(InputError, match=r'it does not exist, or the token has no access to it'):
         fetch_weights('hf-hub:you/nothing')
     repo_id = hub.repo_id()
     (tmp_path / 'config.json').write_text('{}')

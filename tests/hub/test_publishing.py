@@ -1,4 +1,4 @@
-"""Runs on the Hub: what is there afterwards, who sees it, and what a second or a broken push does."""
+"""Publishing runs: files, visibility, tags, and repeated or interrupted uploads."""
 
 import json
 import re
@@ -17,7 +17,8 @@ from timm_convattn.hub.publishing import publish, run_publication
 
 
 def commits(hub, repo_id):
-    return [commit.title for commit in hub.api().list_repo_commits(repo_id)][:-1]  # but for the one that made it
+    titles = [commit.title for commit in hub.api().list_repo_commits(repo_id)]
+    return titles[:-1]  # without the commit that created the repository
 
 
 def test_script_publishes_a_run_in_one_private_commit_with_a_tag(hub, script, finished_run):
@@ -36,7 +37,7 @@ def test_script_publishes_a_run_in_one_private_commit_with_a_tag(hub, script, fi
         hub.api('hf_other').model_info(repo_id)
 
 
-def test_what_is_published_is_the_runs_and_names_its_own_input_classes_and_licence(hub, publication, finished_run):
+def test_published_files_are_those_of_the_run_with_input_classes_licence(hub, publication, finished_run):
     made = publication(license='cc-by-4.0')
     publish(made)
     config = json.loads(hub.read(made.repo_id, 'config.json'))
@@ -53,17 +54,17 @@ def test_what_is_published_is_the_runs_and_names_its_own_input_classes_and_licen
     assert yaml.safe_load(card.split('---')[1])['license'] == 'cc-by-4.0'
 
 
-def test_dry_run_says_what_would_go_and_sends_nothing(hub, script, finished_run):
+def test_dry_run_lists_the_files_and_publishes_nothing(hub, script, finished_run):
     repo_id, before = hub.repo_id(), len(hub.requests())
     run = script('publish.py', '--run', finished_run, '--repo-id', repo_id, '--dry-run', HF_TOKEN=None)
     assert run.returncode == 0, run.stderr
     size = (finished_run / 'model' / 'model.safetensors').stat().st_size
     assert f'{size:,}  model.safetensors' in run.stdout
-    assert 'nothing was sent' in run.stdout
+    assert 'nothing was published' in run.stdout
     assert len(hub.requests()) == before
 
 
-def test_publishing_again_changes_only_what_changed(hub, publication):
+def test_publishing_again_uploads_only_what_changed(hub, publication):
     first = publication(tag='v1')
     publish(first)
     uploads = [asked for asked in hub.requests() if asked.startswith('PUT /_lfs')]
@@ -72,11 +73,11 @@ def test_publishing_again_changes_only_what_changed(hub, publication):
     publish(publication(repo_id=first.repo_id, license='mit'))
     assert len(commits(hub, first.repo_id)) == 2
     assert [asked for asked in hub.requests() if asked.startswith('PUT /_lfs')] == uploads
-    with pytest.raises(InputError, match=r'has a tag v1 already, of other contents'):
+    with pytest.raises(InputError, match=r'already has a tag v1 with other contents'):
         publish(publication(repo_id=first.repo_id, license='mit', tag='v1'))
 
 
-def test_push_that_dies_leaves_the_last_good_commit_and_again_completes_it(hub, publication, monkeypatch):
+def test_failed_commit_keeps_the_last_one_and_a_repetition_completes_it(hub, publication, monkeypatch):
     first = publication()
     publish(first)
     before = hub.api().model_info(first.repo_id).sha
@@ -99,33 +100,33 @@ def test_finetune_publishes_at_the_end_of_a_run(hub, script, tiny_crops, tmp_pat
     assert hub.api().model_info(repo_id).private is True
 
 
-def test_finetune_with_a_name_that_cannot_be_written_stops_before_it_starts(hub, script, tiny_crops, tmp_path):
+def test_finetune_stops_before_training_if_it_cannot_publish(hub, script, tiny_crops, tmp_path):
     run = script('finetune.py', '--data', tiny_crops, '--output', tmp_path / 'run', '--push-to-hub', 'other/model')
     assert run.returncode == 1
     assert 'cannot write to other/' in run.stderr
     assert not (tmp_path / 'run').exists()
 
 
-def test_public_is_said_and_a_public_repository_gets_nothing_unsaid(hub, publication):
+def test_public_repository_is_refused_without_the_option(hub, publication):
     made = publication(public=True)
     publish(made)
     assert hub.api('hf_other').model_info(made.repo_id).private is False
-    with pytest.raises(InputError, match=r'is public. Say --public'):
+    with pytest.raises(InputError, match=r'is public. Give --public'):
         publish(publication(repo_id=made.repo_id))
 
 
-def test_repository_of_another_architecture_is_not_overwritten(hub, publication):
+def test_repository_with_another_architecture_is_refused(hub, publication):
     made = publication()
     hub.api().create_repo(made.repo_id, private=True)
     hub.api().upload_file(
         path_or_fileobj=b'{"architecture": "resnet50"}', path_in_repo='config.json', repo_id=made.repo_id
     )
-    with pytest.raises(InputError, match=r'holds an resnet50, and this is an aresnet18_relmha'):
+    with pytest.raises(InputError, match=r'holds the architecture resnet50, but this run trained aresnet18_relmha'):
         publish(made)
 
 
-def test_run_that_is_not_finished_is_refused(hub, tmp_path):
-    with pytest.raises(InputError, match=r'no finished run: it lacks results.json, .* Go on with --resume'):
+def test_unfinished_run_is_refused(hub, tmp_path):
+    with pytest.raises(InputError, match=r'is not a finished run: it lacks results.json, .* Continue with --resume'):
         run_publication(tmp_path, hub.repo_id())
 
 
@@ -156,7 +157,7 @@ def test_published_run_loads_with_equal_outputs_and_its_classes(hub, publication
     assert model.pretrained_cfg['label_names'] == ['person', 'vehicle', 'bicycle', 'dog']
 
 
-def test_what_a_model_needs_to_reject_goes_with_it(hub, publication, finished_run):
+def test_rejection_is_published_with_the_model(hub, publication, finished_run):
     made = publication()
     publish(made)
     fetched, ours = load_rejection(f'hf-hub:{made.repo_id}'), load_rejection(f'local-dir:{finished_run / "model"}')
@@ -169,9 +170,9 @@ def test_what_a_model_needs_to_reject_goes_with_it(hub, publication, finished_ru
         load_rejection('hf-hub:nobody/nothing')
 
 
-def test_nothing_that_is_published_names_a_place_of_this_machine(publication, finished_run, tiny_crops):
+def test_published_files_contain_no_local_paths(publication, finished_run, tiny_crops):
     record = json.loads((finished_run / 'results.json').read_text())
-    assert str(tiny_crops) in json.dumps(record)  # the run itself knows where its crops are
+    assert str(tiny_crops) in json.dumps(record)  # the run itself records the folder of its crops
     texts = [content.decode() for content in publication().files.values() if isinstance(content, bytes)]
     assert len(texts) == 3
     for text in texts:

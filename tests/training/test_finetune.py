@@ -363,7 +363,7 @@ def test_output_that_holds_something_is_refused_and_left_alone(tiny_config, tmp_
     ('args', 'message'),
     [
         (['--model', 'aresnet81_relmha'], r"no model 'aresnet81_relmha'. Did you mean aresnet"),
-        (['--pretrained'], r'could not be reached, .* fill the cache there .* --no-pretrained'),
+        (['--pretrained'], r'could not be reached, .* fill the cache \(HF_HOME\) there .* --no-pretrained'),
         (['--init-from', 'somewhere'], r'wanted local-dir:FOLDER or hf-hub:OWNER/NAME'),
         (['--model-args', 'num_heads=7'], r'num_heads=7 does not divide'),
         (['--model-args', 'num_head=8'], r"unexpected keyword argument 'num_head'"),

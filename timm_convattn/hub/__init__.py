@@ -1,4 +1,4 @@
-"""Models and data sets to the Hugging Face Hub and back: folders in its form, cards, commits, and what can go wrong."""
+"""Models and datasets on the Hugging Face Hub: saving, loading, cards and publishing."""
 
 from timm_convattn.hub.saving import save_model
 

@@ -1,4 +1,4 @@
-"""Cards of models and data sets, rendered from results files by the templates next to this file."""
+"""Model and dataset cards, rendered from results files with the templates in `templates/`."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,22 +12,23 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 from timm_convattn.data.sources import EMBEDDED_SCENES
 from timm_convattn.errors import InputError
 from timm_convattn.models import MODULES
+from timm_convattn.rejection import Rejection
 
 __all__ = ['Origin', 'dataset_card', 'model_card', 'weights_origin']
 
 TEMPLATES = Path(__file__).parent / 'templates'
 NOT_IN_A_RECIPE = ('config', 'output', 'resume', 'push_to_hub')
-SMALL_GROUP = 20  # crops below which an accuracy says little
+SMALL_GROUP = 20  # fewer crops than this give no meaningful accuracy
 
 FLIR_TERMS = """\
-If these are crops of the FLIR ADAS data set: Teledyne FLIR gives it away for research after a form on its web site,
-and forbids to pass it on. Keep this repository private, and let others build the same crops from their own copy.
-Frames of another origin have terms of their own, which hold for their crops as well."""
-SCENES_TERMS = 'Drawn by timm-convattn, under its licence (Apache-2.0).'
+If these are crops of the FLIR ADAS data set: Teledyne FLIR provides it for research on request and does not allow
+redistribution. Keep this repository private, and let others build the same crops from their own copy. Frames from
+other sources have their own terms, which also apply to their crops."""
+SCENES_TERMS = 'Drawn by timm-convattn, licensed under Apache-2.0.'
 
 
 class Origin(NamedTuple):
-    """Where the weights of a run started."""
+    """The weights that a run started from."""
 
     sentence: str
     base_model: str | None
@@ -35,10 +36,10 @@ class Origin(NamedTuple):
 
 
 def weights_origin(options: Mapping[str, Any]) -> Origin:
-    """Say where a run's weights started, by its options.
+    """Return the weights that a run started from.
 
     Args:
-        options: The run's options by name (`training.config` of its results).
+        options: The run's options by name (`training.config` in its results).
     """
     source = options['init_from']
     if source is not None:
@@ -50,7 +51,7 @@ def weights_origin(options: Mapping[str, Any]) -> Origin:
         return Origin('random weights', None, None)
     arguments = dict(pair.split('=', 1) for pair in options['model_args'])
     if 'pretrained_cfg_overlay' in arguments:
-        return Origin('weights given by hand', None, None)
+        return Origin('weights from a file', None, None)
     cfg = timm.get_pretrained_cfg(arguments.get('backbone', options['model']))
     if cfg is None or not cfg.hf_hub_id:
         return Origin('pretrained weights', None, None)
@@ -62,30 +63,58 @@ def model_card(
     repo_id: str | None = None,
     license: str | None = None,
     figure: str | None = None,
+    rejection: Rejection | None = None,
 ) -> str:
     """Render the card of a trained model.
 
     Args:
         record: The results of its run.
-        repo_id: Where it is published, which its uses name; without, the card has none.
+        repo_id: Repository that the usage snippets name. None: the card has no usage section.
         license: Licence of the weights, as the Hub names it.
-        figure: Where the picture of the confusion matrix is, seen from the card.
+        figure: Path of the confusion matrix image, relative to the card.
+        rejection: The model's calibration, if its run held crops out.
 
     Returns:
         Markdown with a YAML header.
 
     Raises:
-        InputError: If the record is none of a finished run.
+        InputError: If the results are not those of a finished run.
     """
     if missing := [part for part in ('model', 'data', 'metrics', 'environment', 'training') if part not in record]:
-        raise InputError(f'The results lack {", ".join(missing)}: a card needs those of a finished run (results.json).')
-    options = record['training']['config']
+        raise InputError(f'The results lack {", ".join(missing)}. A card needs the results.json of a finished run.')
     data = {'origin': record['data']['source'], 'repo_id': None, **record['data']}  # early results lack these
-    architecture = record['model']['architecture']
-    origin = weights_origin(options)
-    data_name = data['repo_id'] or data['origin']
-    name = repo_id.split('/')[-1] if repo_id else f'{architecture}, {data_name}'
-    header = ModelCardData(
+    architecture, data_name = record['model']['architecture'], data['repo_id'] or data['origin']
+    origin = weights_origin(record['training']['config'])
+    title = repo_id.split('/')[-1] if repo_id else f'{architecture}, {data_name}'
+    channels, height, width = record['model']['input']['input_size']
+    card = ModelCard.from_template(
+        _model_header(record, data, title, license, origin),
+        template_path=str(TEMPLATES / 'model_card.md.jinja'),
+        record=record,
+        title=title,
+        about=(timm.models.model_entrypoint(architecture).__doc__ or architecture).strip().splitlines()[0],
+        classes=', '.join(data['class_names']),
+        size=f'{height} x {width}',
+        drawn=data['origin'] == EMBEDDED_SCENES,
+        imports=timm.models.is_model_in_modules(architecture, MODULES),
+        repo_id=repo_id,
+        mode='L' if channels == 1 else 'RGB',
+        data=f'[{data_name}](https://huggingface.co/datasets/{data_name})' if data['repo_id'] else data_name,
+        start=origin.sentence,
+        **_training_facts(record),
+        number=lambda value: '-' if value is None else f'{value:.4f}',
+        side=_side,
+        weaknesses=list(_weaknesses(record)),
+        figure=figure,
+        rejection=rejection,
+    )
+    return str(card.content).rstrip() + '\n'
+
+
+def _model_header(
+    record: Mapping[str, Any], data: Mapping[str, Any], name: str, license: str | None, origin: Origin
+) -> ModelCardData:
+    return ModelCardData(
         library_name='timm',
         pipeline_tag='image-classification',
         tags=['image-classification', 'timm', 'timm-convattn', 'thermal', 'infrared'],
@@ -96,75 +125,36 @@ def model_card(
         model_name=name,
         eval_results=list(_eval_results(record['metrics'], data)),
     )
-    hardware, versions = record['environment']['hardware'], record['environment']['versions']
+
+
+def _training_facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the card states about the training run, by the names that the template uses."""
+    hardware, options = record['environment']['hardware'], record['training']['config']
     device = ', '.join(hardware['gpus']) or f'{hardware["threads"]} threads of {hardware["cpu"]}'
-    height, width = record['model']['input']['input_size'][1:]
     recipe = {key: value for key, value in options.items() if value is not None and key not in NOT_IN_A_RECIPE}
-    card = ModelCard.from_template(
-        header,
-        template_path=str(TEMPLATES / 'model_card.md.jinja'),
-        record=record,
-        title=name,
-        about=(timm.models.model_entrypoint(architecture).__doc__ or architecture).strip().splitlines()[0],
-        classes=', '.join(data['class_names']),
-        size=f'{height} x {width}',
-        drawn=data['origin'] == EMBEDDED_SCENES,
-        imports=timm.models.is_model_in_modules(architecture, MODULES),
-        repo_id=repo_id,
-        mode='L' if record['model']['input']['input_size'][0] == 1 else 'RGB',
-        data=f'[{data_name}](https://huggingface.co/datasets/{data_name})' if data['repo_id'] else data_name,
-        training_crops=', '.join(f'{count:,} x {name}' for name, count in record['training']['crops'].items()),
-        start=origin.sentence,
-        hardware=f'{hardware["processes"]} x {device}' if hardware['processes'] > 1 else device,
-        recipe=yaml.safe_dump(recipe, sort_keys=False),
-        versions=', '.join(f'{package} {number}' for package, number in versions.items()),
-        number=lambda value: '-' if value is None else f'{value:.4f}',
-        side=_side,
-        weaknesses=list(_weaknesses(record)),
-        figure=figure,
-    )
-    return str(card.content).rstrip() + '\n'
+    return {
+        'training_crops': ', '.join(f'{count:,} x {name}' for name, count in record['training']['crops'].items()),
+        'hardware': f'{hardware["processes"]} x {device}' if hardware['processes'] > 1 else device,
+        'recipe': yaml.safe_dump(recipe, sort_keys=False),
+        'versions': ', '.join(f'{package} {number}' for package, number in record['environment']['versions'].items()),
+    }
 
 
-def dataset_card(
-    configurations: Mapping[str, Mapping[str, Any]],
-    repo_id: str | None = None,
-) -> str:
-    """Render the card of a data set of crops.
+def dataset_card(configurations: Mapping[str, Mapping[str, Any]], repo_id: str | None = None) -> str:
+    """Render the card of a dataset of crops.
 
     Args:
-        configurations: What `crops.json` says, by the name of the configuration; the first is the default one. The
-            shards of each lie in a folder of its name.
-        repo_id: Where it is published, which its uses name; without, the card has none.
+        configurations: Content of `crops.json` by configuration name, the default configuration first. The shards of
+            each are in a folder of that name.
+        repo_id: Repository that the usage snippets name. None: the card has no usage section.
 
     Returns:
-        Markdown with a YAML header from which `datasets` knows configurations and splits.
+        Markdown with a YAML header that lists configurations and splits for `datasets`.
     """
     main = next(iter(configurations.values()))
     drawn = main['origin'] == EMBEDDED_SCENES
-    total = sum(sum(counts.values()) for counts in main['counts'].values())
-    header = DatasetCardData(
-        pretty_name=f'Crops of {main["origin"]}',
-        license='apache-2.0' if drawn else 'other',
-        license_name=None if drawn else 'terms-of-the-frames',
-        task_categories=['image-classification'],
-        size_categories=[_size_category(total)],
-        tags=['thermal', 'infrared', 'timm-convattn'],
-        configs=[
-            {
-                'config_name': name,
-                **({'default': True} if crops is main else {}),
-                'data_files': [
-                    {'split': split, 'path': f'{name}/{split}-*.parquet'}
-                    for split, counts in crops['counts'].items()
-                    if sum(counts.values())
-                ],
-            }
-            for name, crops in configurations.items()
-        ],
-    )
     card = DatasetCard.from_template(
-        header,
+        _dataset_header(configurations, drawn),
         template_path=str(TEMPLATES / 'dataset_card.md.jinja'),
         title=repo_id.split('/')[-1] if repo_id else f'Crops of {main["origin"]}',
         origin=main['origin'],
@@ -179,8 +169,32 @@ def dataset_card(
     return str(card.content).rstrip() + '\n'
 
 
+def _dataset_header(configurations: Mapping[str, Mapping[str, Any]], drawn: bool) -> DatasetCardData:
+    main = next(iter(configurations.values()))
+    return DatasetCardData(
+        pretty_name=f'Crops of {main["origin"]}',
+        license='apache-2.0' if drawn else 'other',
+        license_name=None if drawn else 'terms-of-the-frames',
+        task_categories=['image-classification'],
+        size_categories=[_size_category(sum(sum(counts.values()) for counts in main['counts'].values()))],
+        tags=['thermal', 'infrared', 'timm-convattn'],
+        configs=[
+            {
+                'config_name': name,
+                **({'default': True} if crops is main else {}),
+                'data_files': [
+                    {'split': split, 'path': f'{name}/{split}-*.parquet'}
+                    for split, counts in crops['counts'].items()
+                    if sum(counts.values())
+                ],
+            }
+            for name, crops in configurations.items()
+        ],
+    )
+
+
 def _eval_results(metrics: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[EvalResult]:
-    """Give every number of the metrics as the Hub's model-index has it."""
+    """Yield each metric as an entry of the Hub's model-index."""
     named = [
         ('accuracy', 'Accuracy', metrics['accuracy']),
         ('f1', 'Macro F1', metrics['macro_f1']),
@@ -203,24 +217,24 @@ def _eval_results(metrics: Mapping[str, Any], data: Mapping[str, Any]) -> Iterat
 
 
 def _weaknesses(record: Mapping[str, Any]) -> Iterator[str]:
-    """Say what the results show that a user should not expect."""
+    """Yield what the results show a user should not rely on."""
     metrics, crops = record['metrics'], record['training']['crops']
-    known = {name: scores for name, scores in metrics['per_class'].items() if scores['support']}
-    worst = min(known, key=lambda name: known[name]['f1'])
-    scores = known[worst]
-    yield f'It knows {worst} worst: recall {scores["recall"]:.4f}, precision {scores["precision"]:.4f}.'
+    evaluated = {name: scores for name, scores in metrics['per_class'].items() if scores['support']}
+    worst = min(evaluated, key=lambda name: evaluated[name]['f1'])
+    scores = evaluated[worst]
+    yield f'Lowest F1 score: {worst}, with recall {scores["recall"]:.4f} and precision {scores["precision"]:.4f}.'
     rarest, total = min(crops, key=lambda name: crops[name]), sum(crops.values())
-    yield f'It has seen {rarest} least: {crops[rarest]:,} of {total:,} crops in training, {crops[rarest] / total:.1%}.'
+    yield f'Rarest class in training: {rarest}, {crops[rarest]:,} of {total:,} crops, {crops[rarest] / total:.1%}.'
     if metrics['absent_classes']:
-        yield f'How well it knows {", ".join(metrics["absent_classes"])} is not known: no crop of that was evaluated.'
+        yield f'Not evaluated: {", ".join(metrics["absent_classes"])}. The evaluation split has no such crops.'
     groups = [group for group in metrics.get('by_size', []) if group['num_samples'] >= SMALL_GROUP]
     if len(groups) > 1 and groups[0]['accuracy'] < groups[-1]['accuracy']:
         small, large = groups[0], groups[-1]
         yield (
-            f'Small crops: accuracy {small["accuracy"]:.4f} where the side is {_side(small)}, '
-            f'{large["accuracy"]:.4f} where it is {_side(large)}.'
+            f'Small crops: accuracy {small["accuracy"]:.4f} for sides of {_side(small)}, '
+            f'{large["accuracy"]:.4f} for sides of {_side(large)}.'
         )
-    yield 'Other cameras: another lens, gain, height or season than that of its training was not measured.'
+    yield 'Other cameras: a lens, gain, height or season that differs from the training data was not measured.'
 
 
 def _side(group: Mapping[str, Any]) -> str:

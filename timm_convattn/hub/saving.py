@@ -1,4 +1,4 @@
-"""Models as folders in the Hub's form: weights as safetensors, and a config.json from which timm rebuilds the model."""
+"""Save models as folders in the Hub's format: safetensors weights, and a config.json from which timm rebuilds them."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from timm_convattn.files import write_json
 
 __all__ = ['save_model']
 
-# what a configuration says of the checkpoint that a model started from, and what is not true of the fine-tuned one
+# entries that describe the pretrained checkpoint and are wrong for the fine-tuned model
 INHERITED = (
     'tag',
     'origin_url',
@@ -28,17 +28,17 @@ INHERITED = (
 
 
 def save_model(model: nn.Module, folder: Path, class_names: Sequence[str], data_config: dict[str, Any]) -> None:
-    """Write a model so that `timm.create_model('local-dir:<folder>', pretrained=True)` gives it back.
+    """Save a model so that `timm.create_model('local-dir:<folder>', pretrained=True)` loads it.
 
     Args:
         model: A model that timm created.
-        folder: The folder, which is created where it does not exist.
+        folder: The folder, created if it does not exist.
         class_names: Names of the classes, in the order of the logits.
-        data_config: How its input is made: `input_size` (C, H, W), `interpolation`, `mean`, `std`, `crop_pct`,
-            `crop_mode`, as timm's `resolve_data_config` gives them.
+        data_config: Preprocessing of its input as `timm.data.resolve_data_config` returns it: `input_size` (C, H, W),
+            `interpolation`, `mean`, `std`, `crop_pct`, `crop_mode`.
 
     Raises:
-        ValueError: If the number of names is not the number of the model's classes.
+        ValueError: If the number of names differs from the model's number of classes.
     """
     if len(class_names) != model.num_classes:
         raise ValueError(f'{len(class_names)} class names were given for a model of {model.num_classes} classes.')
@@ -53,6 +53,6 @@ def save_model(model: nn.Module, folder: Path, class_names: Sequence[str], data_
     config = json.loads(path.read_text())
     for key in INHERITED:
         config['pretrained_cfg'].pop(key, None)
-    # transformers passes the number of classes itself, and a second one is an error
+    # transformers passes num_classes itself; a second value is an error
     config.get('model_args', {}).pop('num_classes', None)
     write_json(path, config)
