@@ -34,6 +34,7 @@ def test_model_index_holds_every_metric_of_the_results(record):
 def test_card_lists_weaknesses_and_classes_without_evaluation(record):
     text = model_card(record, 'you/x')
     assert 'Not evaluated: dog.' in text
+    assert 'Its confidence was not calibrated' in text
     assert f'Rarest class in training: dog, 0 of {sum(record["training"]["crops"].values())} crops' in text
     assert f'accelerate launch train_scripts/{record["environment"]["command"]}' in text
 

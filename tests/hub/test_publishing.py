@@ -162,6 +162,10 @@ def test_rejection_is_published_with_the_model(hub, publication, finished_run):
     publish(made)
     fetched, ours = load_rejection(f'hf-hub:{made.repo_id}'), load_rejection(f'local-dir:{finished_run / "model"}')
     assert fetched.confidence.tolist() == ours.confidence.tolist()
+    card = hub.read(made.repo_id, 'README.md')
+    assert f'calibrated on {len(ours.hits)} crops held out' in card
+    assert f'divide the logits by {ours.temperature:.4f}' in card
+    assert 'not calibrated' not in card
     other = hub.repo_id()
     hub.api().create_repo(other, private=True)
     with pytest.raises(InputError, match=r'has no rejection\.json'):
