@@ -295,4 +295,4 @@ def resident():
 def test_counts_that_are_no_numbers_are_refused(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(np.full((12, 16), np.nan, np.float32)).save(buffer, 'TIFF')
-    assert 'holds values that are no numbers' in read(tmp_path / 'frame.tiff', buffer.getvalue(), percentiles=(1, 99))
+    assert 'holds NaN or infinite values' in read(tmp_path / 'frame.tiff', buffer.getvalue(), percentiles=(1, 99))

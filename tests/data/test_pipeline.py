@@ -11,18 +11,9 @@ from scipy import stats
 from torchvision.transforms import ColorJitter, InterpolationMode, RandomAffine
 from torchvision.transforms.v2 import functional as tvf
 
-from timm_convattn.data.pipeline import (
-    Augment,
-    AugmentAmounts,
-    BalancedSampler,
-    CropImages,
-    EpochSampler,
-    Normalize,
-    ResizeToPixels,
-    affine_grid,
-    affine_matrices,
-    uniform,
-)
+from timm_convattn.data.augment import Augment, AugmentAmounts, Normalize, affine_grid, affine_matrices, uniform
+from timm_convattn.data.crop_images import CropImages, ResizeToPixels
+from timm_convattn.data.samplers import BalancedSampler, EpochSampler
 
 NOTHING = AugmentAmounts(hflip=0, rotation=0, shift=0, shear=0, zoom=0, brightness=0)
 

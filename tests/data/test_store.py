@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from timm_convattn.data.pipeline import CropImages, ResizeToPixels
+from timm_convattn.data.crop_images import CropImages, ResizeToPixels
 from timm_convattn.data.store import as_it_is, open_store, store_path
 
 

@@ -4,7 +4,7 @@ import datasets
 import pytest
 import torch
 
-from timm_convattn.data.pipeline import CropImages, ResizeToPixels
+from timm_convattn.data.crop_images import CropImages, ResizeToPixels
 from timm_convattn.data.sources import content_hash, open_crops
 from timm_convattn.data.streams import StreamedImages, open_stream
 from timm_convattn.errors import InputError

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from script_runner import run_script
 from timm.optim import create_optimizer_v2 as make
 
-from timm_convattn.data.pipeline import Normalize
+from timm_convattn.data.augment import Normalize
 from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
 from timm_convattn.factory import load_network

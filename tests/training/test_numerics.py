@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from test_survival import state
 
 import timm_convattn.training.finetune
-from timm_convattn.data.pipeline import EpochSampler, Normalize
+from timm_convattn.data.augment import Normalize
+from timm_convattn.data.samplers import EpochSampler
 from timm_convattn.errors import InputError
 from timm_convattn.layers import RelMha2d
 from timm_convattn.training.finetune import finetune

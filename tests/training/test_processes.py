@@ -20,7 +20,7 @@ from script_runner import run_script
 from test_hostile_files import crops_with
 from test_survival import assert_same_state
 
-from timm_convattn.data.pipeline import EpochSampler
+from timm_convattn.data.samplers import EpochSampler
 from timm_convattn.predictions import Predictions
 
 LAUNCH = [sys.executable, '-m', 'accelerate.commands.launch', '--num_machines', '1', '--mixed_precision', 'no']

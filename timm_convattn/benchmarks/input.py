@@ -9,7 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from timm_convattn.benchmarks.measure import Growth, Row, growth, row_of, seconds_of
-from timm_convattn.data.pipeline import Augment, AugmentAmounts, CropImages, EpochSampler, Normalize
+from timm_convattn.data.augment import Augment, AugmentAmounts, Normalize
+from timm_convattn.data.crop_images import CropImages
+from timm_convattn.data.samplers import EpochSampler
 from timm_convattn.data.sources import open_crops
 from timm_convattn.data.store import as_it_is, open_store
 

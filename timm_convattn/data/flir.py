@@ -342,5 +342,5 @@ def read_frame(frame: Frame, percentiles: tuple[float, float] | None = None) -> 
                 'Use the frames of the original release.'
             )
 
-    mend = 'Unpack it again, or leave it out with --missing skip.'
-    return decode_image(frame.path, frame.source, 'L', percentiles, check=has_the_size, mend=mend)
+    hint = 'Unpack it again, or leave it out with --missing skip.'
+    return decode_image(frame.path, frame.source, 'L', percentiles, check=has_the_size, hint=hint)

@@ -1,8 +1,10 @@
-"""Image files of any kind to 8 bits, or a sentence that says why not."""
+"""Image files of any kind, decoded to 8 bits or refused with an explanation."""
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +12,16 @@ from PIL import Image, ImageOps
 
 from timm_convattn.errors import InputError
 
-__all__ = ['MAX_PIXELS', 'decode_image', 'scale_percentiles']
+__all__ = ['MAX_PIXELS', 'EncodedImage', 'decode_crop', 'decode_image', 'scale_percentiles']
 
 MAX_PIXELS = 64_000_000  # larger than any thermal sensor; decoding more than this is an attack or a mistake
+
+
+class EncodedImage(TypedDict):
+    """An encoded image as `datasets.Image(decode=False)` returns it: the bytes of its file, or else its path."""
+
+    bytes: bytes | None
+    path: str | None
 
 
 def decode_image(
@@ -22,18 +31,18 @@ def decode_image(
     percentiles: tuple[float, float] | None = None,
     upright: bool = False,
     check: Callable[[Image.Image], None] | None = None,
-    mend: str = '',
+    hint: str = '',
 ) -> Image.Image:
-    """Decode an image file to 8 bits of grey or colour, the first image of one that holds several.
+    """Decode an image file to 8 bits of grey or colour; of a file with several images, the first one.
 
     Args:
         path: The file.
-        name: What messages call it.
-        mode: Mode of the image that is wanted.
+        name: Name of the image in messages.
+        mode: Mode of the returned image.
         percentiles: For images of more than 8 bits, the percentiles of the image's counts that become 0 and 255.
-        upright: Turn the image as its camera noted that it was held, as `datasets` does.
-        check: Looks at the image before its pixels are decoded, and raises what it does not like.
-        mend: A sentence for the message that it cannot be decoded.
+        upright: Apply the orientation in the EXIF data, as `datasets` does.
+        check: Called with the image before its pixels are decoded; may raise an `InputError`.
+        hint: Sentence that says what to do, for the message that the file cannot be decoded.
 
     Returns:
         An image of the mode.
@@ -42,33 +51,71 @@ def decode_image(
         InputError: If the file cannot be decoded, has more than `MAX_PIXELS`, or has 16 bits and no `percentiles` are
             given.
     """
+    with _explain(name, hint), Image.open(path) as image:
+        if check is not None:
+            check(image)
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(f'{name} has more than {MAX_PIXELS} pixels, which no thermal camera gives.')
+        if image.mode.startswith('I') or image.mode == 'F':
+            decoded = _scale_counts(np.asarray(image), name, percentiles)
+        else:
+            image.load()
+            decoded = image
+        if upright:
+            decoded = ImageOps.exif_transpose(decoded)
+        return decoded if decoded.mode == mode else decoded.convert(mode)
+
+
+def decode_crop(encoded: EncodedImage, mode: str, index: int) -> Image.Image:
+    """Decode a crop as `datasets` does, unless it has more than `MAX_PIXELS`.
+
+    Args:
+        encoded: The encoded crop.
+        mode: Mode of the returned image.
+        index: Index of the crop in its data set, for messages.
+
+    Raises:
+        InputError: If it cannot be read or decoded, or is too large.
+    """
+    name, hint = f'Crop {index} of the data set', 'Build the crops again.'
+    with _explain(name, hint), Image.open(io.BytesIO(_read(encoded))) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f'it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}')
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return upright if upright.mode == mode else upright.convert(mode)
+
+
+@contextmanager
+def _explain(name: str, hint: str) -> Iterator[None]:
     try:
-        with Image.open(path) as image:
-            if check is not None:
-                check(image)
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(f'{name} has more than {MAX_PIXELS} pixels, which no thermal camera gives.')
-            if image.mode.startswith('I') or image.mode == 'F':
-                counts = np.asarray(image)
-                if not np.isfinite(counts).all():
-                    raise InputError(f'{name} holds values that are no numbers.')
-                if percentiles is None:
-                    raise InputError(f'{name} has 16 bits. Say how to scale it: --bits 16.')
-                decoded = Image.fromarray(scale_percentiles(counts, *percentiles))
-            else:
-                image.load()
-                decoded = image
-            if upright:
-                decoded = ImageOps.exif_transpose(decoded)
-            return decoded if decoded.mode == mode else decoded.convert(mode)
+        yield
     except InputError:
         raise
-    except Exception as error:  # Pillow's readers fail with whatever a broken file leads them to
-        raise InputError(f'{name} cannot be decoded ({error}).{mend and " "}{mend}') from error
+    except Exception as error:  # a broken file makes Pillow's readers raise almost any error
+        raise InputError(f'{name} cannot be decoded ({error}).{hint and " "}{hint}') from error
+
+
+def _read(encoded: EncodedImage) -> bytes:
+    content = encoded['bytes']
+    if content is None:
+        import fsspec  # type: ignore[import-untyped]
+
+        with fsspec.open(encoded['path'], 'rb') as file:
+            content = file.read()
+    return content
+
+
+def _scale_counts(counts: npt.NDArray[Any], name: str, percentiles: tuple[float, float] | None) -> Image.Image:
+    if not np.isfinite(counts).all():
+        raise InputError(f'{name} holds NaN or infinite values. Export it again.')
+    if percentiles is None:
+        raise InputError(f'{name} has 16 bits. Say how to scale it: --bits 16.')
+    return Image.fromarray(scale_percentiles(counts, *percentiles))
 
 
 def scale_percentiles(counts: npt.NDArray[Any], low: float = 1.0, high: float = 99.0) -> npt.NDArray[np.uint8]:
-    """Scale the counts of a thermal sensor to 8 bits, from one percentile of the frame to another.
+    """Scale the counts of a thermal sensor to 8 bits, between two percentiles of the frame.
 
     Args:
         counts: (height, width) of any real type.
@@ -76,7 +123,7 @@ def scale_percentiles(counts: npt.NDArray[Any], low: float = 1.0, high: float = 
         high: Percentile that becomes 255.
 
     Returns:
-        (height, width); a frame of one value becomes 0.
+        (height, width); a constant frame becomes 0.
 
     Raises:
         InputError: If not 0 <= low < high <= 100.

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 from tqdm.auto import tqdm
 
-from timm_convattn.data.pipeline import ResizeToPixels, decode_crop, explain_broken_crop
+from timm_convattn.data.crop_images import ResizeToPixels
+from timm_convattn.data.images import decode_crop
 from timm_convattn.data.sources import cache_folder, content_hash
 from timm_convattn.files import explain_full_disk
 
@@ -106,8 +107,6 @@ def _fill(path: Path, crops: datasets.Dataset, resize: ResizeToPixels) -> None:
     images: Any = crops.select_columns(['image']).cast_column('image', datasets.Image(decode=False))
     crops_in_order = iter(tqdm(images, desc='Resizing crops', unit='crop', leave=False, disable=None))
     for index in range(len(crops)):
-        with explain_broken_crop(index):
-            image = decode_crop(next(crops_in_order)['image'], 'L')
-        pixels[index] = resize(image)[0].numpy()
+        pixels[index] = resize(decode_crop(next(crops_in_order)['image'], 'L', index))[0].numpy()
     pixels.flush()
     os.chmod(path, 0o644)  # noqa: PTH101  a temporary file is for its owner alone

@@ -7,7 +7,7 @@ import datasets
 import torch
 from PIL import Image
 
-from timm_convattn.data.pipeline import decode_crop, explain_broken_crop
+from timm_convattn.data.images import decode_crop
 from timm_convattn.data.sources import check_columns, explain_source, locate_source
 from timm_convattn.errors import InputError
 
@@ -104,8 +104,7 @@ class StreamedImages(torch.utils.data.IterableDataset[tuple[torch.Tensor, int, i
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int, int]]:
         for row in self.rows:
-            with explain_broken_crop(row['index']):
-                image = decode_crop(row['image'], self.mode)
+            image = decode_crop(row['image'], self.mode, row['index'])
             yield self.transform(image), row['label'], row['index']
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import tyro
 
-from timm_convattn.data.pipeline import AugmentAmounts
+from timm_convattn.data.augment import AugmentAmounts
 from timm_convattn.errors import InputError
 from timm_convattn.files import read_yaml
 

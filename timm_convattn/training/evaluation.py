@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from timm_convattn.data.pipeline import CropImages, unwrap_worker_errors
+from timm_convattn.data.crop_images import CropImages, unwrap_worker_errors
 from timm_convattn.data.sources import class_names_of, content_hash, describe_origin, describe_source
 from timm_convattn.environment import describe_environment
 from timm_convattn.errors import InputError

@@ -21,15 +21,9 @@ from timm.utils import ModelEmaV3, distribute_bn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from timm_convattn.data.pipeline import (
-    Augment,
-    BalancedSampler,
-    CropImages,
-    EpochSampler,
-    Normalize,
-    ResizeToPixels,
-    unwrap_worker_errors,
-)
+from timm_convattn.data.augment import Augment, Normalize
+from timm_convattn.data.crop_images import CropImages, ResizeToPixels, unwrap_worker_errors
+from timm_convattn.data.samplers import BalancedSampler, EpochSampler
 from timm_convattn.data.store import StoredCrops, as_it_is, open_store
 from timm_convattn.data.streams import StreamedImages
 from timm_convattn.errors import InputError
