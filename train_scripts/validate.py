@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from timm_convattn.data.sources import open_crops
 from timm_convattn.entry_point import entry_point
 from timm_convattn.errors import InputError
-from timm_convattn.factory import load_network
+from timm_convattn.factory import full_name, load_network
 from timm_convattn.figures import draw_predicted, plot_confusion_matrix, rejected_crops
 from timm_convattn.files import write_json
 from timm_convattn.hub.loading import load_rejection
@@ -34,7 +34,7 @@ class Args:
     """The model, the crops and the outputs."""
 
     model: str
-    """local-dir:RUN/model, hf-hub:owner/name, or the name of a timm model with weights."""
+    """Folder of a run or a model, local-dir:FOLDER, hf-hub:owner/name, or the name of a timm model with weights."""
     data: str | None = None
     """Folder of crops (from build_dataset.py) or id of a dataset on the Hub. None: the embedded thermal scenes."""
     data_config: str | None = None
@@ -88,7 +88,7 @@ def main(args: Args) -> None:
 def choose_rejection(args: Args) -> tuple[Rejection | None, float]:
     """Load the model's calibration and choose the threshold, before any long work starts."""
     if args.reject_at is not None:
-        rejection = load_rejection(args.model)
+        rejection = load_rejection(full_name(args.model))
         return rejection, rejection.threshold(args.reject_at)
     if args.rejected is not None:
         raise InputError('--rejected draws the crops that --reject-at rejects: give both.')
