@@ -1,4 +1,4 @@
-"""Backbones with which equality means something: nothing in them is as it was made."""
+"""Backbones for informative tests of equality: no value has its default."""
 
 import timm
 import torch

@@ -1,4 +1,4 @@
-"""Convolutional-attentional networks for low-resolution infrared images, as timm models.
+"""CNNs with convolution and relative attention in parallel, for low-resolution infrared images, as timm models.
 
 Importing this package registers its models with timm:
 

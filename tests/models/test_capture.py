@@ -1,4 +1,4 @@
-"""What captures a graph gets one graph for all sizes."""
+"""A captured graph takes all sizes."""
 
 import pytest
 import timm
@@ -68,7 +68,7 @@ def test_onnx_model_computes_the_same_at_any_batch_height_and_width(any_size, na
 
 
 @pytest.mark.parametrize('name', [SMALLEST[1], *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
-def test_compiled_model_is_one_graph_and_not_compiled_anew_for_each_size(any_size, name):
+def test_compiled_model_is_one_graph_and_not_recompiled_for_each_size(any_size, name):
     model = create(name)
     counter = CompileCounter()  # counts graphs and runs them as they are
     compiled = torch.compile(model, backend=counter, fullgraph=True)

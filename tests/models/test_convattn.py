@@ -1,4 +1,4 @@
-"""The form on other backbones: where it stands, what it computes, what is kept of it, what is refused."""
+"""The block on other backbones: its position, its function, saving and loading, and refused arguments."""
 
 import pytest
 import timm
@@ -40,7 +40,7 @@ def test_any_backbone_with_maps_trains_and_takes_any_size(backbone):
 
 @pytest.mark.parametrize('stage', [-1, -2])
 @pytest.mark.parametrize('backbone', BACKBONES)
-def test_fresh_model_gives_the_backbones_maps_in_its_convolutional_channels(backbone, stage):
+def test_convolutional_channels_of_a_fresh_model_are_the_backbones_maps(backbone, stage):
     model = create(backbone, stage=stage, dtype=torch.float64).eval()
     images = torch.randn(1, 3, 65, 64, dtype=torch.float64)
     stages = [s for s in model.stages if not any(isinstance(m, ConvAttn) for m in s.modules())]
@@ -48,8 +48,8 @@ def test_fresh_model_gives_the_backbones_maps_in_its_convolutional_channels(back
     with torch.inference_mode():
         x, maps = images, []
         for stage_module in model.stages:
-            forms = [m for m in stage_module.modules() if isinstance(m, ConvAttn)]
-            x = (forms[0].conv if forms else stage_module)(x)
+            blocks = [m for m in stage_module.modules() if isinstance(m, ConvAttn)]
+            x = (blocks[0].conv if blocks else stage_module)(x)
             maps.append(x)
         for ours, theirs in zip(model.forward_intermediates(images, intermediates_only=True), maps, strict=True):
             torch.testing.assert_close(ours[:, : theirs.shape[1]], theirs, rtol=1e-9, atol=1e-9)
@@ -59,8 +59,8 @@ def test_attention_reads_the_map_before_the_chosen_stage():
     info = timm.create_model('resnet18', features_only=True).feature_info
     for stage, before in ((-1, 3), (-2, 2), (2, 1)):
         model = create('resnet18', stage=stage)
-        assert model.get_form().attn.qkv.in_channels == info.channels()[before]
-        assert model.get_form().dim_out == info.channels()[before + 1]
+        assert model.get_block().attn.qkv.in_channels == info.channels()[before]
+        assert model.get_block().dim_out == info.channels()[before + 1]
         assert model.num_features == (576 if stage == -1 else 512)
 
 
@@ -83,7 +83,7 @@ def test_images_are_those_of_the_backbone():
     ours = create('mobilevit_s', in_chans=1).pretrained_cfg
     theirs = timm.get_pretrained_cfg('mobilevit_s').to_dict()
     assert ours['architecture'] == 'convattn'
-    assert theirs['mean'] == (0.0, 0.0, 0.0)  # not the default's, so that equality means something
+    assert theirs['mean'] == (0.0, 0.0, 0.0)  # not the default's, so that equality is informative
     assert {k: ours[k] for k in INPUT} == {k: theirs[k] for k in INPUT}
 
 
@@ -97,7 +97,7 @@ def test_features_are_all_maps_of_the_backbone(backbone, num_maps, feature_cls):
     assert [m.shape[1] for m in maps] == features.feature_info.channels()
 
 
-def test_set_input_size_makes_native_what_was_resampled_at_run_time():
+def test_set_input_size_equals_resampling_at_run_time():
     model = create('regnety_002').eval()
     images = torch.randn(1, 3, 97, 64)
     with torch.inference_mode():
@@ -117,7 +117,7 @@ def test_backbone_whose_maps_the_attention_cannot_follow_is_refused():
         timm.create_model('convattn', backbone='inception_v3')
 
 
-def test_backbone_that_takes_no_odd_maps_is_taken():
+def test_backbone_that_accepts_no_odd_maps_is_accepted():
     assert create('dla34').eval()(torch.randn(1, 3, 64, 96)).shape == (1, 4)
 
 
@@ -129,7 +129,7 @@ def test_image_that_is_too_small_for_the_backbone_is_refused():
 
 
 @pytest.mark.parametrize('stage', [0, 5, -5])
-def test_stage_that_is_not_there_is_refused_with_those_that_are(stage):
+def test_missing_stage_is_refused_with_the_available_ones(stage):
     with pytest.raises(ValueError, match=rf'resnet18 has no stage {stage} .* it has \[1, 2, 3, 4\]'):
         create('resnet18', stage=stage)
 

@@ -32,7 +32,7 @@ def test_the_papers_models_and_their_families_are_registered():
     assert timm.list_pretrained('aresnet50*') == ['aresnet50_relmha.a1_in1k']
 
 
-def test_import_warns_of_nothing_and_brings_only_torch_and_timm():
+def test_import_warns_of_nothing_and_adds_only_this_package():
     program = (
         'import sys, timm, torchvision; before = set(sys.modules); import timm_convattn;'
         'print(sorted({name.split(".")[0] for name in set(sys.modules) - before}))'
@@ -61,13 +61,13 @@ def test_every_size_from_32_to_130_is_taken(name):
     model = create(name, img_size=60, device='meta').eval()
     for size in range(
         32, 131, 9 if re.search(r'13|16|19|34|50|101', name) else 1
-    ):  # the deeper ones have no other sizes
+    ):  # the deeper ones behave the same at other sizes
         assert model(torch.empty(1, 3, size, 162 - size, device='meta')).shape == (1, 4)
 
 
 @pytest.mark.parametrize('name', [name for name in MODELS if 'vgg' in name])
 @pytest.mark.parametrize('size', [(31, 64), (64, 31), (1, 1)])
-def test_image_that_a_vgg_leaves_nothing_of_is_refused(name, size):
+def test_image_too_small_for_a_vgg_is_refused(name, size):
     with pytest.raises(ValueError, match=rf'img_size is {size[0]} x {size[1]}, .* needs 32 x 32 pixels or more'):
         create(name, img_size=size, device='meta')
     model = create(name, device='meta')
@@ -78,7 +78,7 @@ def test_image_that_a_vgg_leaves_nothing_of_is_refused(name, size):
 
 
 @pytest.mark.parametrize('name', SMALLEST)
-def test_set_input_size_makes_native_what_was_resampled_at_run_time(name):
+def test_set_input_size_equals_resampling_at_run_time(name):
     torch.manual_seed(0)
     model = create(name, img_size=60).eval()
     images = torch.randn(1, 3, 97, 64)
@@ -101,17 +101,17 @@ def test_scripted_model_computes_the_same_at_any_size(name):
 
 
 @pytest.mark.parametrize(
-    ('name', 'd_out', 'forms', 'tables'),
+    ('name', 'd_out', 'blocks', 'tables'),
     [
         ('aresnet18_relmha', 512, 2, [4, 2]),
         ('aresnet50_relmha', 2048, 3, [4, 2, 2]),
         ('avgg16_relmha', 512, 1, [3]),
     ],
 )
-def test_default_widths_and_tables_are_the_papers(name, d_out, forms, tables):
+def test_default_widths_and_tables_are_the_papers(name, d_out, blocks, tables):
     model = create(name, img_size=60)
     attentions = [module for module in model.modules() if isinstance(module, RelMha2d)]
-    assert len(attentions) == forms
+    assert len(attentions) == blocks
     for attention, size in zip(attentions, tables, strict=True):
         assert attention.num_heads == 8
         assert attention.dim_qk == attention.dim_out == d_out // 8
@@ -120,17 +120,17 @@ def test_default_widths_and_tables_are_the_papers(name, d_out, forms, tables):
 
 
 @pytest.mark.parametrize('name', ['aresnet18_relmha', 'avgg11_relmha'])
-def test_attention_can_be_told_from_create_model(name):
+def test_create_model_passes_attention_arguments(name):
     args = dict(num_heads=4, qk_ratio=0.5, v_ratio=0.25, rel_pos=False, qkv_bias=True, attn_proj=False, attn_drop=0.1)
     model = create(name, **args)
-    for form in (module for module in model.modules() if isinstance(module, ConvAttn)):
-        assert form.attn.num_heads == 4
-        assert form.attn.dim_qk == form.dim_out // 2
-        assert form.dim_attn == form.dim_out // 4
-        assert form.attn.height_rel is None
-        assert form.attn.qkv.bias is not None
-        assert isinstance(form.attn.proj, torch.nn.Identity)
-        assert form.attn.attn_drop.p == 0.1
+    for block in (module for module in model.modules() if isinstance(module, ConvAttn)):
+        assert block.attn.num_heads == 4
+        assert block.attn.dim_qk == block.dim_out // 2
+        assert block.dim_attn == block.dim_out // 4
+        assert block.attn.height_rel is None
+        assert block.attn.qkv.bias is not None
+        assert isinstance(block.attn.proj, torch.nn.Identity)
+        assert block.attn.attn_drop.p == 0.1
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 4)
 
 
@@ -149,7 +149,7 @@ def test_unknown_argument_is_refused():
             create(name, num_head=4, device='meta')
 
 
-def test_heads_that_do_not_fit_are_refused_with_what_would():
+def test_invalid_heads_are_refused_with_valid_ones():
     with pytest.raises(ValueError, match=r'qk_ratio=0.125 of 512 channels is 64, which num_heads=7 does not divide'):
         create('aresnet18_relmha', num_heads=7)
 
@@ -174,7 +174,7 @@ def pretrained(name, path, **kwargs):
 
 
 @pytest.mark.parametrize('name', RESNETS)
-def test_resnet_weights_give_the_resnets_logits(name, tmp_path):
+def test_resnet_weights_return_the_resnets_logits(name, tmp_path):
     backbone = backbone_weights(RESNETS[name], tmp_path / 'weights.pth')
     model = pretrained(name, tmp_path / 'weights.pth')
     images = torch.randn(2, 3, 96, 75)
@@ -186,7 +186,7 @@ def test_resnet_weights_give_the_resnets_logits(name, tmp_path):
 
 
 @pytest.mark.parametrize('name', VGGS)
-def test_vgg_weights_give_vggs_features(name, tmp_path):
+def test_vgg_weights_return_vggs_features(name, tmp_path):
     backbone = backbone_weights(VGGS[name], tmp_path / 'weights.pth')
     model = pretrained(name, tmp_path / 'weights.pth')
     assert model.num_classes == 0
@@ -217,7 +217,7 @@ def test_augmented_convolutions_keep_the_first_filters(name, backbone, theirs, o
 
 
 @pytest.mark.parametrize('name', ['vgg11_bn_gap', 'avgg11_bn_relmha'])
-def test_a_vgg_under_the_same_top_keeps_its_classifier(name, tmp_path):
+def test_a_vgg_with_the_same_head_keeps_its_classifier(name, tmp_path):
     plain = create('vgg11_bn_gap').eval()
     torch.save(plain.state_dict(), tmp_path / 'weights.pth')
     model = create(name, pretrained=True, pretrained_cfg_overlay=dict(file=tmp_path / 'weights.pth', num_classes=4))

@@ -6,4 +6,4 @@ from timm_convattn.models.convattn import ConvAttnNet
 
 __all__ = ['MODULES', 'AAResNet', 'AAVgg', 'AResNet', 'AVgg', 'ConvAttnNet', 'PooledVgg']
 
-MODULES = ['aresnet', 'avgg', 'convattn']  # by these names timm's registry knows the modules of this package
+MODULES = ['aresnet', 'avgg', 'convattn']  # the names of this package's modules in timm's registry

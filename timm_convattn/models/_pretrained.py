@@ -1,4 +1,4 @@
-"""Checkpoints into augmented models: a backbone's, whose function is kept, or a model's own of another input size."""
+"""Checkpoints for augmented models: a backbone's, whose function is kept, or the model's own at any input size."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,25 +21,25 @@ def fit_checkpoint(
     from_backbone: Callable[[StateDict], StateDict],
     classifier: str,
 ) -> StateDict:
-    """Bring a checkpoint into the form that `model` loads, or refuse it.
+    """Convert a checkpoint to the entries that `model` loads, or refuse it.
 
-    A checkpoint without any of the attention's parameters is a backbone's: `from_backbone` gives its entries the
-    model's names, and the new parts keep the start with which the model computes what the backbone computes. Position
-    tables of another input size are resampled. The names are compared here, because timm itself compares nothing
-    where the classifier is not used.
+    A checkpoint without any of the attention's parameters is a backbone's: `from_backbone` renames its entries, and the
+    new parts keep their initial values, with which the model computes what the backbone computes. Position tables of
+    another input size are resampled. Names are compared here, because timm does not compare them where the classifier
+    is not used.
 
     Args:
         checkpoint: The entries, or a mapping that holds them under 'state_dict'.
         model: The model to be loaded.
-        from_backbone: Renames a backbone's entries; what the model has no place for it leaves out.
+        from_backbone: Renames a backbone's entries, and drops those that the model does not have.
         classifier: Name of the model's classifier, which a checkpoint may lack.
 
     Returns:
-        The entries by the names of `model`.
+        The entries under the names of `model`.
 
     Raises:
         ValueError: If entries of the model are missing, there are entries that it does not have, or a position table
-            is none of this model's at any input size.
+            has a shape that this model has at no input size.
     """
     found: StateDict = dict(checkpoint.get('state_dict', checkpoint))
     wanted: StateDict = model.state_dict()
@@ -55,7 +55,7 @@ def fit_checkpoint(
 
 
 def _fit_table(key: str, table: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Resample a position table of another input size, or refuse one that is of another attention."""
+    """Resample a position table of another input size, or refuse one of another attention."""
     width = wanted.shape[1]
     if table.ndim != 2 or len(table) % 2 == 0 or table.shape[1] != width:
         raise ValueError(
@@ -66,7 +66,7 @@ def _fit_table(key: str, table: torch.Tensor, wanted: torch.Tensor) -> torch.Ten
 
 
 def _keep_first_filters(found: StateDict, model: nn.Module) -> None:
-    """Cut the backbone's convolutions to the filters that the attention-augmented ones have."""
+    """Cut the backbone's convolutions to the filters that the attention-augmented ones keep."""
     for name, module in model.named_modules():
         if isinstance(module, AugConv2d):
             for key in (f'{name}.weight', f'{name}.bias'):
@@ -75,7 +75,7 @@ def _keep_first_filters(found: StateDict, model: nn.Module) -> None:
 
 
 def pad_classifier(weight: torch.Tensor, num_features: int) -> torch.Tensor:
-    """Widen a classifier's weight by zeros, which leave the attention's channels unread.
+    """Pad a classifier's weight with zeros for the attention's channels.
 
     Args:
         weight: (num_classes, features of the backbone)
@@ -88,10 +88,10 @@ def pad_classifier(weight: torch.Tensor, num_features: int) -> torch.Tensor:
 
 
 def _compare_names(found: StateDict, wanted: StateDict, ignored_prefix: str) -> None:
-    """Refuse a checkpoint whose names, the classifier's aside, are not the model's."""
+    """Refuse a checkpoint whose names, except the classifier's, differ from the model's."""
     missing = sorted(key for key in wanted.keys() - found.keys() if not key.startswith(ignored_prefix))
     foreign = sorted(key for key in found.keys() - wanted.keys() if not key.startswith(ignored_prefix))
-    # a checkpoint may be older than batch norm's counter of batches, which only a momentum of None reads
+    # an old checkpoint may lack batch norm's counter of batches, which only a momentum of None reads
     missing = [key for key in missing if not key.endswith('.num_batches_tracked')]
     if missing or foreign:
         parts = [

@@ -1,4 +1,4 @@
-"""ResNets whose last stage is convolutional-attentional ("AResNet50" of the paper).
+"""ResNets whose last stage has convolution-attention blocks ("AResNet50" of the paper).
 
 Paper: "Augmented CNN models with relative multi-head attention for target recognition in infrared images".
 The backbones are timm's ResNets ("Deep Residual Learning for Image Recognition", arXiv:1512.03385).
@@ -26,33 +26,33 @@ Model = TypeVar('Model', bound=nn.Module)
 
 
 class AResNet(ResNet):
-    """A ResNet with the paper's stage 4 (Fig. 4): one convolutional-attentional form for each residual block.
+    """A ResNet with the paper's stage 4 (Fig. 4): one convolution-attention block for each residual block.
 
-    Every residual block is the convolutional path of a form (Eq. 7: it adds X itself), beside a relative multi-head
-    attention (Eq. 1 to 5). In the first form, whose block has stride 2, the attention's output is pooled 3x3 with
-    stride 2. A convolution block brings the channels back to the block's width between two forms.
+    Every residual block is the convolutional path of such a block (Eq. 7: it adds X itself), in parallel to relative
+    multi-head attention (Eq. 1 to 5). In the first one, whose residual block has stride 2, the attention's output is
+    pooled 3x3 with stride 2. Between two of them a transition reduces the channels to the residual block's width.
 
     Where the paper is silent: the transition is convolution, batch norm, ReLU; the top is timm's (global average
-    pool, dropout, linear); the new parts start so that the model computes what the ResNet computes, up to a fresh
-    classifier, whatever weights the ResNet has.
+    pool, dropout, linear); the new parts are initialized so that the model computes what the ResNet computes,
+    except for a fresh classifier, with any weights of the ResNet.
 
     Args:
         block: Residual block.
         layers: Blocks of each stage.
         num_classes: Classes, 0 for pooled features.
         in_chans: Channels of the image.
-        img_size: Height and width that the position tables are built for, in pixels. Other sizes are taken as well.
-        transition_kernel: Kernel size of the convolutions between the forms: 3 in the paper, 1 is lean.
+        img_size: Height and width that the position tables are built for, in pixels. Other sizes are accepted as well.
+        transition_kernel: Kernel size of the transitions: 3 in the paper, 1 has fewer parameters.
         act_layer: Activation.
         norm_layer: Normalisation.
         device: Device of the parameters.
         dtype: Type of the parameters.
-        **kwargs: What `timm_convattn.layers.ConvAttn` takes for its attention (`num_heads`, `qk_ratio`, `v_ratio`,
+        **kwargs: Arguments of the attention of `timm_convattn.layers.ConvAttn` (`num_heads`, `qk_ratio`, `v_ratio`,
             `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else `timm.models.ResNet` takes.
 
     Raises:
         ValueError: If the ratios give widths that the heads cannot share equally.
-        TypeError: If `kwargs` holds what neither takes.
+        TypeError: If `kwargs` holds an unknown argument.
     """
 
     if TYPE_CHECKING:  # at run time TorchScript would take the annotation for an interface
@@ -94,36 +94,36 @@ class AResNet(ResNet):
         self.reset_classifier(num_classes)
 
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
-        """Build the position tables for another size, in pixels, from those there are."""
+        """Rebuild the position tables for another image size in pixels, by resampling the current ones."""
         self.layer4.set_feat_size(_stage3_size(self, img_size))
         update_model_input_size(self, img_size)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Name the position tables, which are embeddings and not to be decayed."""
+        """Return the names of the position tables, which are embeddings that weight decay should skip."""
         return position_tables(self)
 
 
 class AAResNet(ResNet):
     """A ResNet whose 3x3 convolutions of stage 4 are attention-augmented: the paper's baseline (Bello et al., 2019).
 
-    In each block of stage 4 an `AugConv2d` of the same width takes the place of the 3x3 convolution: of the only one
-    of a bottleneck block, of the first one of a basic block (which the paper does not use).
+    In each block of stage 4 an `AugConv2d` of the same width replaces the 3x3 convolution: the only one of a bottleneck
+    block, the first one of a basic block (which the paper does not use).
 
     Args:
         block: Residual block.
         layers: Blocks of each stage.
         num_classes: Classes, 0 for pooled features.
         in_chans: Channels of the image.
-        img_size: Height and width that the position tables are built for, in pixels. Other sizes are taken as well.
+        img_size: Height and width that the position tables are built for, in pixels. Other sizes are accepted as well.
         device: Device of the parameters.
         dtype: Type of the parameters.
-        **kwargs: What `timm_convattn.layers.AugConv2d` takes for its attention (`num_heads`, `qk_ratio`, `v_ratio`,
+        **kwargs: Arguments of the attention of `timm_convattn.layers.AugConv2d` (`num_heads`, `qk_ratio`, `v_ratio`,
             `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else `timm.models.ResNet` takes.
 
     Raises:
         ValueError: If the ratios give widths that the heads cannot share equally.
-        TypeError: If `kwargs` holds what neither takes.
+        TypeError: If `kwargs` holds an unknown argument.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class AAResNet(ResNet):
             size = conv.output_size(size)
 
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
-        """Build the position tables for another size, in pixels, from those there are."""
+        """Rebuild the position tables for another image size in pixels, by resampling the current ones."""
         size = _stage3_size(self, img_size)
         for residual in self.layer4:
             conv = getattr(residual, self.augmented)
@@ -159,12 +159,12 @@ class AAResNet(ResNet):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Name the position tables, which are embeddings and not to be decayed."""
+        """Return the names of the position tables, which are embeddings that weight decay should skip."""
         return position_tables(self)
 
 
 def _stage3_size(model: ResNet, img_size: int | tuple[int, int]) -> tuple[int, int]:
-    """Give the size of the map that enters stage 4: every strided layer of a ResNet rounds up."""
+    """Return the size of the map that enters stage 4: every strided layer of a ResNet rounds up."""
     reduction = model.feature_info[-2]['reduction']
     height, width = to_2tuple(img_size)
     return math.ceil(height / reduction), math.ceil(width / reduction)
@@ -173,14 +173,14 @@ def _stage3_size(model: ResNet, img_size: int | tuple[int, int]) -> tuple[int, i
 def checkpoint_filter_fn(state_dict: StateDict, model: AResNet | AAResNet) -> StateDict:
     """Fit a checkpoint of this architecture, or of the plain ResNet, to a model.
 
-    Of a convolution that became attention-augmented the first filters are kept.
+    The first filters are kept of a convolution that became attention-augmented.
 
     Args:
         state_dict: The checkpoint.
         model: The model to be loaded.
 
     Returns:
-        The entries by the model's names.
+        The entries under the model's names.
 
     Raises:
         ValueError: If the checkpoint does not fit.
@@ -228,8 +228,8 @@ def _cfg(url: str = '', **kwargs: Any) -> dict[str, Any]:
     }
 
 
-# The weights are the backbone's own: the filter gives them a model that computes what the backbone computes, or, where
-# convolutions are attention-augmented, one that keeps the filters it has room for.
+# The weights are the backbone's: after the filter the model computes what the backbone computes or, where convolutions
+# are attention-augmented, keeps the backbone's first filters.
 default_cfgs = generate_default_cfgs(
     {
         'aresnet18_relmha.a1_in1k': _cfg(hf_hub_id='timm/resnet18.a1_in1k'),
@@ -244,28 +244,28 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def aresnet18_relmha(pretrained: bool = False, **kwargs: Any) -> AResNet:
-    """ResNet18 with a convolutional-attentional stage 4; not in the paper."""
+    """ResNet18 with convolution-attention blocks in stage 4; not in the paper."""
     model_args = dict(block=BasicBlock, layers=(2, 2, 2, 2))
     return _create(AResNet, 'aresnet18_relmha', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def aresnet34_relmha(pretrained: bool = False, **kwargs: Any) -> AResNet:
-    """ResNet34 with a convolutional-attentional stage 4; not in the paper."""
+    """ResNet34 with convolution-attention blocks in stage 4; not in the paper."""
     model_args = dict(block=BasicBlock, layers=(3, 4, 6, 3))
     return _create(AResNet, 'aresnet34_relmha', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def aresnet50_relmha(pretrained: bool = False, **kwargs: Any) -> AResNet:
-    """ResNet50 with a convolutional-attentional stage 4: the paper's AResNet50 (Fig. 4)."""
+    """ResNet50 with convolution-attention blocks in stage 4: the paper's AResNet50 (Fig. 4)."""
     model_args = dict(block=Bottleneck, layers=(3, 4, 6, 3))
     return _create(AResNet, 'aresnet50_relmha', pretrained, **dict(model_args, **kwargs))
 
 
 @register_model
 def aresnet101_relmha(pretrained: bool = False, **kwargs: Any) -> AResNet:
-    """ResNet101 with a convolutional-attentional stage 4; not in the paper."""
+    """ResNet101 with convolution-attention blocks in stage 4; not in the paper."""
     model_args = dict(block=Bottleneck, layers=(3, 4, 23, 3))
     return _create(AResNet, 'aresnet101_relmha', pretrained, **dict(model_args, **kwargs))
 

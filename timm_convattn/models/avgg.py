@@ -1,4 +1,4 @@
-"""VGGs whose last stage is convolutional-attentional ("AVGG16" of the paper).
+"""VGGs whose last stage is a convolution-attention block ("AVGG16" of the paper).
 
 Paper: "Augmented CNN models with relative multi-head attention for target recognition in infrared images".
 The backbones are timm's VGGs ("Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv:1409.1556).
@@ -25,9 +25,9 @@ Model = TypeVar('Model', bound=nn.Module)
 
 
 class PooledVgg(VGG):
-    """A VGG with a global average pool, dropout and a linear layer as its top, in place of two wide ones on a 7x7 map.
+    """A VGG whose head is a global average pool, dropout and a linear layer, not two wide layers on a 7x7 map.
 
-    The paper compares its networks under one top (section 4.3): this is its plain VGG16, and what the others build on.
+    The paper compares its networks under one head (section 4.3): this is its plain VGG16, and the base class here.
 
     Args:
         cfg: Layers of the VGG: channels of a convolution, or 'M' for a max pool.
@@ -57,12 +57,12 @@ class PooledVgg(VGG):
         **kwargs: Any,
     ) -> None:
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
-        # a `mlp_ratio` of one channel keeps small what is replaced at once
+        # tiny head, replaced below
         super().__init__(cfg, 0, in_chans, mlp_ratio=1 / 4096, norm_layer=norm_layer, **kwargs, **dd)
         self.num_classes = num_classes
         self.drop_rate = drop_rate
         self.pre_logits = nn.Identity()
-        self.stage5 = self.feature_ends[-3] + 2  # index of what follows the last layer of stage 4 and its pool
+        self.stage5 = self.feature_ends[-3] + 2  # index of the first layer of stage 5
         self._set_head(self.feature_info[-1]['num_chs'], global_pool, **dd)
 
     def _set_head(self, num_features: int, global_pool: str, **dd: Any) -> None:
@@ -71,7 +71,7 @@ class PooledVgg(VGG):
         self.head_hidden_size = self.head.num_features
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Give the last map of images of at least 32 x 32 pixels."""
+        """Return the last feature map of images of at least 32 x 32 pixels."""
         torch._assert(
             x.shape[-2] >= 32, 'The images are less than 32 pixels high, which a VGG cannot halve five times.'
         )
@@ -82,42 +82,42 @@ class PooledVgg(VGG):
         return x
 
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
-        """Build the position tables for another size, in pixels, from those there are."""
+        """Rebuild the position tables for another image size in pixels, by resampling the current ones."""
         for module in self.modules():
-            if isinstance(module, RelMha2d):  # all of them read a map of the size of stage 5's input
+            if isinstance(module, RelMha2d):  # all attentions read a map of the size of stage 5's input
                 module.set_feat_size(_stage5_size(img_size))
         update_model_input_size(self, img_size)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Name the position tables, which are embeddings and not to be decayed."""
+        """Return the names of the position tables, which are embeddings that weight decay should skip."""
         return position_tables(self)
 
 
 class AVgg(PooledVgg):
-    """A VGG with the paper's stage 5 (Fig. 3): all its convolutions and its pool, beside one attention.
+    """A VGG with the paper's stage 5 (Fig. 3): all its convolutions and its pool, in parallel to one attention.
 
-    The last entry of `features` is the convolutional-attentional form (Eq. 6): its convolutional path is VGG's whole
+    The last entry of `features` is a convolution-attention block (Eq. 6): its convolutional path is VGG's whole
     stage 5, its attention (Eq. 1 to 5) reads the output of stage 4 and is pooled 3x3 with stride 2 to the same size.
 
-    Where the paper is silent: the top is timm's (global average pool, dropout, linear); without batch norm in the
+    Where the paper is silent: the head is timm's (global average pool, dropout, linear); without batch norm in the
     VGG, the one after the concatenation is the only one.
 
     Args:
         cfg: Layers of the VGG: channels of a convolution, or 'M' for a max pool.
         num_classes: Classes, 0 for pooled features.
         in_chans: Channels of the image.
-        img_size: Height and width that the position tables are built for, in pixels. Other sizes are taken as well.
+        img_size: Height and width that the position tables are built for, in pixels. Other sizes are accepted as well.
         norm_layer: Normalisation inside the VGG (none in the paper); after the concatenation a batch norm by default.
         global_pool: Type of the global pool.
         device: Device of the parameters.
         dtype: Type of the parameters.
-        **kwargs: What `timm_convattn.layers.ConvAttn` takes for its attention (`num_heads`, `qk_ratio`, `v_ratio`,
+        **kwargs: Arguments of the attention of `timm_convattn.layers.ConvAttn` (`num_heads`, `qk_ratio`, `v_ratio`,
             `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else `timm.models.VGG` takes.
 
     Raises:
         ValueError: If the ratios give widths that the heads cannot share equally.
-        TypeError: If `kwargs` holds what neither takes.
+        TypeError: If `kwargs` holds an unknown argument.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class AVgg(PooledVgg):
         attn_args, kwargs = split_attn_args(kwargs)
         super().__init__(cfg, num_classes, in_chans, norm_layer, global_pool, **kwargs, **dd)
         dim, dim_out = self.feature_info[-3]['num_chs'], self.feature_info[-2]['num_chs']
-        form = ConvAttn(
+        block = ConvAttn(
             nn.Sequential(*self.features[self.stage5 :]),
             dim=dim,
             dim_out=dim_out,
@@ -147,14 +147,14 @@ class AVgg(PooledVgg):
             **attn_args,
             **dd,
         )
-        self.features = nn.Sequential(*self.features[: self.stage5], form)
-        # the taps inside stage 5 are gone with it: the map that enters it and the form's output take their place
+        self.features = nn.Sequential(*self.features[: self.stage5], block)
+        # the feature maps inside stage 5 are replaced by its input and the block's output
         self.feature_ends[-2:] = [self.stage5 - 1, self.stage5]
         self.feature_info[-2:] = [
             dict(num_chs=dim, reduction=16, module=f'features.{self.stage5 - 1}'),
-            dict(num_chs=form.num_features, reduction=32, module=f'features.{self.stage5}'),
+            dict(num_chs=block.num_features, reduction=32, module=f'features.{self.stage5}'),
         ]
-        self._set_head(form.num_features, global_pool, **dd)
+        self._set_head(block.num_features, global_pool, **dd)
 
 
 class AAVgg(PooledVgg):
@@ -164,15 +164,15 @@ class AAVgg(PooledVgg):
         cfg: Layers of the VGG: channels of a convolution, or 'M' for a max pool.
         num_classes: Classes, 0 for pooled features.
         in_chans: Channels of the image.
-        img_size: Height and width that the position tables are built for, in pixels. Other sizes are taken as well.
+        img_size: Height and width that the position tables are built for, in pixels. Other sizes are accepted as well.
         device: Device of the parameters.
         dtype: Type of the parameters.
-        **kwargs: What `timm_convattn.layers.AugConv2d` takes for its attention (`num_heads`, `qk_ratio`, `v_ratio`,
+        **kwargs: Arguments of the attention of `timm_convattn.layers.AugConv2d` (`num_heads`, `qk_ratio`, `v_ratio`,
             `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else `timm.models.VGG` takes.
 
     Raises:
         ValueError: If the ratios give widths that the heads cannot share equally.
-        TypeError: If `kwargs` holds what neither takes.
+        TypeError: If `kwargs` holds an unknown argument.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class AAVgg(PooledVgg):
 
 
 def _stage5_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
-    """Give the size of the map that enters stage 5: every max pool before it rounds down."""
+    """Return the size of the map that enters stage 5: every max pool before it rounds down."""
     height, width = to_2tuple(img_size)
     if min(height, width) < 32:
         raise ValueError(
@@ -207,21 +207,21 @@ def _stage5_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
 def checkpoint_filter_fn(state_dict: StateDict, model: PooledVgg) -> StateDict:
     """Fit a checkpoint of this architecture, or of the plain VGG, to a model.
 
-    Of a convolution that became attention-augmented the first filters are kept; timm's two wide layers are left out.
+    The first filters are kept of a convolution that became attention-augmented; timm's two wide layers are dropped.
 
     Args:
         state_dict: The checkpoint.
         model: The model to be loaded.
 
     Returns:
-        The entries by the model's names.
+        The entries under the model's names.
 
     Raises:
         ValueError: If the checkpoint does not fit.
     """
 
     def from_vgg(backbone: StateDict) -> StateDict:
-        two_wide_layers = any(key.startswith('pre_logits.') for key in backbone)  # timm's top, which is left behind
+        two_wide_layers = any(key.startswith('pre_logits.') for key in backbone)  # timm's head, which is dropped
         renamed = {}
         for key, value in backbone.items():
             part, index, *rest = key.split('.')
@@ -236,7 +236,7 @@ def checkpoint_filter_fn(state_dict: StateDict, model: PooledVgg) -> StateDict:
 
 
 def _create(model_cls: type[Model], variant: str, pretrained: bool, **kwargs: Any) -> Model:
-    """Build a VGG of ours: `[a[a]]vgg16[_bn]...` has the layers of `vgg16`."""
+    """Build a model of this family: `[a[a]]vgg16[_bn]...` has the layers of `vgg16`."""
     name, *suffixes = variant.split('_')
     if 'bn' in suffixes:
         kwargs.setdefault('norm_layer', nn.BatchNorm2d)
@@ -256,7 +256,7 @@ def _create(model_cls: type[Model], variant: str, pretrained: bool, **kwargs: An
 def _cfg(url: str = '', **kwargs: Any) -> dict[str, Any]:
     return {
         'url': url,
-        # VGG's classifier reads VGG's top, which is left behind: these weights give features
+        # VGG's classifier reads VGG's head, which is dropped: these weights return features
         'num_classes': 0,
         'input_size': (3, 224, 224),
         'pool_size': (7, 7),
@@ -271,8 +271,8 @@ def _cfg(url: str = '', **kwargs: Any) -> dict[str, Any]:
     }
 
 
-# The weights are the backbone's own: the filter gives them a model that computes what the backbone computes, or, where
-# convolutions are attention-augmented, one that keeps the filters it has room for.
+# The weights are the backbone's: after the filter the model computes what the backbone computes or, where convolutions
+# are attention-augmented, keeps the backbone's first filters.
 default_cfgs = generate_default_cfgs(
     {
         'avgg11_relmha.tv_in1k': _cfg(hf_hub_id='timm/vgg11.tv_in1k'),
@@ -293,49 +293,49 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def avgg11_relmha(pretrained: bool = False, **kwargs: Any) -> AVgg:
-    """VGG11 with a convolutional-attentional stage 5; not in the paper."""
+    """VGG11 with a convolution-attention block as stage 5; not in the paper."""
     return _create(AVgg, 'avgg11_relmha', pretrained, **kwargs)
 
 
 @register_model
 def avgg13_relmha(pretrained: bool = False, **kwargs: Any) -> AVgg:
-    """VGG13 with a convolutional-attentional stage 5; not in the paper."""
+    """VGG13 with a convolution-attention block as stage 5; not in the paper."""
     return _create(AVgg, 'avgg13_relmha', pretrained, **kwargs)
 
 
 @register_model
 def avgg16_relmha(pretrained: bool = False, **kwargs: Any) -> AVgg:
-    """VGG16 with a convolutional-attentional stage 5: the paper's AVGG16 (Fig. 3)."""
+    """VGG16 with a convolution-attention block as stage 5: the paper's AVGG16 (Fig. 3)."""
     return _create(AVgg, 'avgg16_relmha', pretrained, **kwargs)
 
 
 @register_model
 def avgg19_relmha(pretrained: bool = False, **kwargs: Any) -> AVgg:
-    """VGG19 with a convolutional-attentional stage 5; not in the paper."""
+    """VGG19 with a convolution-attention block as stage 5; not in the paper."""
     return _create(AVgg, 'avgg19_relmha', pretrained, **kwargs)
 
 
 @register_model
 def avgg11_bn_relmha(pretrained: bool = False, **kwargs: Any) -> AVgg:
-    """VGG11 with batch norm and a convolutional-attentional stage 5; not in the paper."""
+    """VGG11 with batch norm and a convolution-attention block as stage 5; not in the paper."""
     return _create(AVgg, 'avgg11_bn_relmha', pretrained, **kwargs)
 
 
 @register_model
 def avgg13_bn_relmha(pretrained: bool = False, **kwargs: Any) -> AVgg:
-    """VGG13 with batch norm and a convolutional-attentional stage 5; not in the paper."""
+    """VGG13 with batch norm and a convolution-attention block as stage 5; not in the paper."""
     return _create(AVgg, 'avgg13_bn_relmha', pretrained, **kwargs)
 
 
 @register_model
 def avgg16_bn_relmha(pretrained: bool = False, **kwargs: Any) -> AVgg:
-    """VGG16 with batch norm and a convolutional-attentional stage 5; not in the paper."""
+    """VGG16 with batch norm and a convolution-attention block as stage 5; not in the paper."""
     return _create(AVgg, 'avgg16_bn_relmha', pretrained, **kwargs)
 
 
 @register_model
 def avgg19_bn_relmha(pretrained: bool = False, **kwargs: Any) -> AVgg:
-    """VGG19 with batch norm and a convolutional-attentional stage 5; not in the paper."""
+    """VGG19 with batch norm and a convolution-attention block as stage 5; not in the paper."""
     return _create(AVgg, 'avgg19_bn_relmha', pretrained, **kwargs)
 
 
@@ -353,11 +353,11 @@ def aavgg16(pretrained: bool = False, **kwargs: Any) -> AAVgg:
 
 @register_model
 def vgg11_bn_gap(pretrained: bool = False, **kwargs: Any) -> PooledVgg:
-    """VGG11 with batch norm, under the top of the others here; not in the paper."""
+    """VGG11 with batch norm and the head of the other models here; not in the paper."""
     return _create(PooledVgg, 'vgg11_bn_gap', pretrained, **kwargs)
 
 
 @register_model
 def vgg16_gap(pretrained: bool = False, **kwargs: Any) -> PooledVgg:
-    """VGG16 under the top of the others here: the paper's baseline VGG16."""
+    """VGG16 with the head of the other models here: the paper's baseline VGG16."""
     return _create(PooledVgg, 'vgg16_gap', pretrained, **kwargs)

@@ -1,7 +1,7 @@
-"""The convolutional-attentional form on a stage of any timm backbone with feature maps.
+"""The convolution-attention block on a stage of any timm backbone with feature maps.
 
-Paper: "Augmented CNN models with relative multi-head attention for target recognition in infrared images", whose form
-(Eq. 5 to 7) stands here around one whole stage, and whose future work (lower levels) is the argument `stage`.
+Paper: "Augmented CNN models with relative multi-head attention for target recognition in infrared images", whose
+block (Eq. 5 to 7) is built here around one whole stage. Its future work (lower levels) is the argument `stage`.
 """
 
 import copy
@@ -15,7 +15,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead, Format, get_device_dtype, to_2tuple
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from timm.models._features import FeatureListNet, feature_take_indices  # no public path in timm 1.0.31
-from timm.models._input import update_model_input_size  # nor here
+from timm.models._input import update_model_input_size  # likewise
 
 from timm_convattn.layers import ConvAttn
 from timm_convattn.layers.conv_attn import AttnArgs, Transition, split_attn_args
@@ -24,41 +24,41 @@ from timm_convattn.models._pretrained import StateDict, fit_checkpoint
 
 __all__ = ['ConvAttnNet', 'checkpoint_filter_fn']
 
-# what the configuration of a backbone says of its images, and holds for the whole as well
+# preprocessing keys taken from the backbone
 INPUT = ('input_size', 'pool_size', 'interpolation', 'crop_pct', 'crop_mode', 'mean', 'std')
 
 TAKE_ANOTHER = 'Take a backbone with stages, such as convnext_tiny or resnet50.'
 
 
 class ConvAttnNet(nn.Module):
-    """A backbone of timm with the convolutional-attentional form around one of its stages.
+    """A timm backbone with the convolution-attention block around one of its stages.
 
-    `stages[i]` is everything between the backbone's map i - 1 and its map i. The chosen one is the convolutional path
-    of a form (Eq. 6): the attention reads the map before it, is pooled to the size of its output, concatenated to it
-    and batch-normalised. Where stages follow, a linear transition (convolution, batch norm) brings the channels back
-    for them. Fresh, the model computes in its convolutional channels what the backbone's feature maps are.
+    `stages[i]` holds all layers between the backbone's map i - 1 and its map i. The chosen one is the convolutional
+    path of the block (Eq. 6): the attention reads the map before it, is pooled to the size of its output, concatenated
+    to it and batch-normalised. If stages follow, a linear transition (convolution, batch norm) restores the channels
+    for them. The convolutional channels of a fresh model are the backbone's feature maps.
 
-    The ratios are rounded to widths that the heads can share, because backbones have all kinds of widths.
+    The ratios are rounded to widths that the heads can share, because the widths of backbones differ.
 
     Args:
         backbone: Name of a timm model with feature maps, with or without a tag.
-        stage: Index of the map whose stage gets the attention, from 1; negative ones count from the last that has
+        stage: Index of the map whose stage gets the attention, from 1; negative ones count from the last with
             parameters.
         num_classes: Classes, 0 for pooled features.
         in_chans: Channels of the image.
-        img_size: Height and width that the position tables are built for, in pixels. Other sizes are taken as well.
+        img_size: Height and width that the position tables are built for, in pixels. Other sizes are accepted as well.
         global_pool: Type of the global pool.
         drop_rate: Dropout before the classifier.
         transition_kernel: Kernel size of the transition.
         backbone_pretrained: Whether the backbone starts from its own weights.
         device: Device of the parameters.
         dtype: Type of the parameters.
-        **kwargs: What `timm_convattn.layers.ConvAttn` takes for its attention (`num_heads`, `qk_ratio`, `v_ratio`,
+        **kwargs: Arguments of the attention of `timm_convattn.layers.ConvAttn` (`num_heads`, `qk_ratio`, `v_ratio`,
             `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else the backbone takes.
 
     Raises:
-        ValueError: If the backbone gives no maps to cut it at, there is no such stage, or the ratios do not fit.
-        TypeError: If `kwargs` holds what neither takes.
+        ValueError: If the backbone has no feature maps to cut it at, there is no such stage, or the ratios are invalid.
+        TypeError: If `kwargs` holds an unknown argument.
     """
 
     def __init__(
@@ -89,53 +89,54 @@ class ConvAttnNet(nn.Module):
         before, here = self.feature_info[self.stage - 1], self.feature_info[self.stage]
         stride, ceil = _rounding(self.stages[self.stage], before['num_chs'])
         _fit_widths(attn_args, here['num_chs'])
-        form = ConvAttn(
+        block = ConvAttn(
             self.stages[self.stage],
             dim=before['num_chs'],
             dim_out=here['num_chs'],
-            feat_size=self._size_before_form(img_size),
+            feat_size=self._size_before_block(img_size),
             stride=stride,
             ceil=ceil,
             **attn_args,
             **dd,
         )
         if self.stage == len(self.stages) - 1:
-            self.stages[self.stage] = form
-            here['num_chs'] = form.num_features
+            self.stages[self.stage] = block
+            here['num_chs'] = block.num_features
         else:
-            transition = Transition(form.num_features, form.dim_out, transition_kernel, act_layer=None, **dd)
-            self.stages[self.stage] = nn.Sequential(OrderedDict(form=form, transition=transition))
+            transition = Transition(block.num_features, block.dim_out, transition_kernel, act_layer=None, **dd)
+            # saved weights have the name "form"
+            self.stages[self.stage] = nn.Sequential(OrderedDict(form=block, transition=transition))
 
         first_conv = next(name for name, module in self.named_modules() if isinstance(module, nn.Conv2d))
-        self._traits = {'first_conv': first_conv}  # what timm adapts to other `in_chans`
+        self._traits = {'first_conv': first_conv}  # timm adapts it to other `in_chans`
         self.num_features = self.feature_info[-1]['num_chs']
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, **dd)
         self.head_hidden_size = self.head.num_features
 
-    def _size_before_form(self, img_size: int | tuple[int, int]) -> tuple[int, int]:
-        """Give the size of the map that the attention reads."""
+    def _size_before_block(self, img_size: int | tuple[int, int]) -> tuple[int, int]:
+        """Return the size of the map that the attention reads."""
         height, width = to_2tuple(img_size)
         size_before = _output_size(self.stages[: self.stage], self.in_chans, (height, width))
         if size_before is None or _output_size(self.stages, self.in_chans, (height, width)) is None:
             raise ValueError(
-                f'img_size is {height} x {width} pixels, which the backbone cannot take. Give a larger one, or the one '
-                'that the backbone is made for.'
+                f'img_size is {height} x {width} pixels, which the backbone cannot take. Use a larger one, or the one '
+                'that the backbone is built for.'
             )
         return size_before
 
     @torch.jit.ignore
-    def get_form(self) -> ConvAttn:
-        """Give the convolutional-attentional form."""
+    def get_block(self) -> ConvAttn:
+        """Return the convolution-attention block."""
         return next(module for module in self.stages[self.stage].modules() if isinstance(module, ConvAttn))
 
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
-        """Build the position tables for another size, in pixels, from those there are."""
-        self.get_form().set_feat_size(self._size_before_form(img_size))
+        """Rebuild the position tables for another image size in pixels, by resampling the current ones."""
+        self.get_block().set_feat_size(self._size_before_block(img_size))
         update_model_input_size(self, img_size)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Name the position tables, which are embeddings and not to be decayed."""
+        """Return the names of the position tables, which are embeddings that weight decay should skip."""
         return position_tables(self)
 
     @torch.jit.ignore
@@ -150,12 +151,12 @@ class ConvAttnNet(nn.Module):
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
-        """Give the classifier."""
+        """Return the classifier."""
         classifier: nn.Module = self.head.fc
         return classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Make a fresh classifier; the pooling stays where none is given."""
+        """Replace the classifier, and the pooling where one is named."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool, **get_device_dtype(self))
         self.head_hidden_size = self.head.num_features
@@ -169,18 +170,18 @@ class ConvAttnNet(nn.Module):
         output_fmt: str = 'NCHW',
         intermediates_only: bool = False,
     ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
-        """Give the maps of the stages.
+        """Return the feature maps of the stages.
 
         Args:
             x: (B, in_chans, H, W)
-            indices: The maps to give: the last n, those listed, or all if None.
+            indices: The maps to return: the last n, those listed, or all if None.
             norm: Unused, there is no final norm.
-            stop_early: Stop after the last wanted map.
+            stop_early: Stop after the last selected map.
             output_fmt: 'NCHW'.
-            intermediates_only: Leave out the final map.
+            intermediates_only: Whether to return no final map.
 
         Returns:
-            The final map and the wanted ones, or those alone.
+            The final map and the selected ones, or only those.
         """
         if output_fmt != 'NCHW':
             raise ValueError('The maps are NCHW, there is no other output_fmt.')
@@ -199,7 +200,7 @@ class ConvAttnNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove what the wanted maps do not need.
+        """Remove the layers that the selected maps do not need.
 
         Args:
             indices: The maps that are wanted: the last n, or those listed.
@@ -222,7 +223,7 @@ class ConvAttnNet(nn.Module):
         return take_indices
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Give the last map."""
+        """Return the last feature map."""
         if self.grad_checkpointing and not torch.jit.is_scripting():
             x = checkpoint_seq(self.stages, x)
         else:
@@ -248,10 +249,10 @@ class Body(NamedTuple):
 
 
 def _cut(backbone: str, pretrained: bool = False, **kwargs: Any) -> Body:
-    """Cut a backbone at its feature maps, or refuse one that has none to be cut at."""
+    """Cut a backbone at its feature maps, or refuse one that has none."""
     kwargs |= dict(pretrained=pretrained, features_only=True)
     body = timm.create_model(backbone, **kwargs)
-    if not isinstance(body, FeatureListNet):  # some families have a class of their own, but can be cut all the same
+    if not isinstance(body, FeatureListNet):  # some families have a custom class, but can be cut as well
         try:
             body = timm.create_model(backbone, **kwargs, feature_cfg=dict(feature_cls='list', flatten_sequential=True))
         except (AssertionError, TypeError) as error:
@@ -262,7 +263,7 @@ def _cut(backbone: str, pretrained: bool = False, **kwargs: Any) -> Body:
         or body.output_fmt != Format.NCHW
         or len({info['reduction'] for info in infos}) < 2
     ):
-        raise ValueError(f'{backbone} gives no pyramid of NCHW maps to put the attention between. {TAKE_ANOTHER}')
+        raise ValueError(f'{backbone} has no pyramid of NCHW maps to put the attention between. {TAKE_ANOTHER}')
     stages, modules = [], OrderedDict[str, nn.Module]()
     for name, module in body.items():
         modules[name] = module
@@ -275,7 +276,7 @@ def _cut(backbone: str, pretrained: bool = False, **kwargs: Any) -> Body:
 
 
 def _choose_stage(stage: int, stages: nn.Sequential, backbone: str) -> int:
-    """Give the index of the wanted stage, which has a map before it and parameters."""
+    """Return the index of the stage, which must have parameters and a map before it."""
     possible = [index for index in range(1, len(stages)) if any(True for _ in stages[index].parameters())]
     if stage in possible:
         return stage
@@ -293,15 +294,15 @@ def _fit_widths(attn_args: AttnArgs, dim_out: int) -> None:
     def fit(ratio: float) -> float:
         return max(round(dim_out * ratio / num_heads), 1) * num_heads / dim_out
 
-    if num_heads > 0:  # else the attention says what is wrong with it
+    if num_heads > 0:  # else the attention raises the error
         attn_args['qk_ratio'] = fit(attn_args.get('qk_ratio', 0.125))
         attn_args['v_ratio'] = fit(attn_args.get('v_ratio', 0.125))
 
 
 def _rounding(stage: nn.Module, dim: int) -> tuple[int, bool]:
-    """Say how much smaller a stage makes a map, and whether it rounds an odd size up."""
+    """Return the stride of a stage, and whether it rounds an odd size up."""
     odd, even = _output_size(stage, dim, (15, 15)), _output_size(stage, dim, (16, 16))
-    if even == (16, 16) and odd in ((15, 15), None):  # None: it takes no odd size at all
+    if even == (16, 16) and odd in ((15, 15), None):  # None: it accepts no odd size
         return 1, True
     if even == (8, 8) and odd in ((8, 8), (7, 7), None):
         return 2, odd != (7, 7)
@@ -312,8 +313,8 @@ def _rounding(stage: nn.Module, dim: int) -> tuple[int, bool]:
 
 
 def _output_size(module: nn.Module, in_chans: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Give the size of the map that a module makes of one of `size`, None if it does not take that one."""
-    # a copy whose tensors are on the meta device from the start: none of the module's data is copied
+    """Return the size of the output for a map of `size`, None if the module does not accept that size."""
+    # the copy is created on the meta device: no data is copied
     without_data: dict[int, Any] = {
         id(p): nn.Parameter(p.detach().to('meta'), p.requires_grad) for p in module.parameters()
     }
@@ -321,7 +322,7 @@ def _output_size(module: nn.Module, in_chans: int, size: tuple[int, int]) -> tup
     on_meta = copy.deepcopy(module, without_data).float().eval()
     try:
         height, width = on_meta(torch.empty(1, in_chans, *size, device='meta')).shape[2:]
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):  # whatever a backbone checks or hits
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):  # any error that a backbone raises
         return None
     return height, width
 
@@ -334,7 +335,7 @@ def checkpoint_filter_fn(state_dict: StateDict, model: ConvAttnNet) -> StateDict
         model: The model to be loaded.
 
     Returns:
-        The entries by the model's names.
+        The entries under the model's names.
 
     Raises:
         ValueError: If the checkpoint does not fit.
@@ -352,7 +353,7 @@ def _cfg(url: str = '', **kwargs: Any) -> dict[str, Any]:
         'interpolation': 'bilinear',
         'mean': IMAGENET_DEFAULT_MEAN,
         'std': IMAGENET_DEFAULT_STD,
-        'first_conv': 'stages.0.conv1',  # of the default backbone; a model knows its own
+        'first_conv': 'stages.0.conv1',  # of the default backbone; each model has its own
         'classifier': 'head.fc',
         'license': 'apache-2.0',
         **kwargs,
@@ -364,9 +365,9 @@ default_cfgs = generate_default_cfgs({'convattn.untrained': _cfg()})
 
 @register_model
 def convattn(pretrained: bool = False, backbone: str = 'resnet18', **kwargs: Any) -> ConvAttnNet:
-    """The form on a stage of any timm backbone: `backbone='convnext_tiny'`, `stage=-1`.
+    """The convolution-attention block on a stage of any timm backbone: `backbone='convnext_tiny'`, `stage=-1`.
 
-    With `pretrained=True` and no checkpoint of its own the backbone's weights are loaded.
+    With `pretrained=True` and no checkpoint of the whole model, the backbone's weights are loaded.
     """
     own_cfg, overlay = kwargs.pop('pretrained_cfg', None), kwargs.pop('pretrained_cfg_overlay', None) or {}
     has_checkpoint = own_cfg is not None or bool(overlay)
