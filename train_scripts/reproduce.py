@@ -6,6 +6,7 @@ Examples:
     python train_scripts/reproduce.py table2 --data crops/four_class --budget 60
     python train_scripts/reproduce.py table2 --data crops/four_class --engine ray --address 10.0.0.1:6379
     python train_scripts/reproduce.py report
+python train_scripts/reproduce.py report --from hub_cards/results --out studies
 
 A run that is finished is not repeated, one that was interrupted goes on: give the same command again. The checkpoints
 of a finished run are removed, its weights stay.
@@ -22,6 +23,7 @@ from timm_convattn.data.crops import Classes
 from timm_convattn.entry_point import entry_point
 from timm_convattn.errors import InputError
 from timm_convattn.studies.data import open_study_data
+from timm_convattn.studies.evidence import read_evidence, restore_runs
 from timm_convattn.studies.execution import log_path, task_of
 from timm_convattn.studies.history import note
 from timm_convattn.studies.matrix import Run, read_matrix
@@ -46,8 +48,11 @@ class Args:
     out: Path = Path('studies')
     """Folder for all runs and the report."""
     results: Path | None = None
-    """For report: folder to write a results file of each study on each data set to, and what each run says of each
-    crop (runs). A run from there that is copied to OUT/runs is a finished one."""
+    """For report: folder to write a results file of each study on each data set to, and the evidence of the runs
+    (evidence): their results, and label, frame and logits of each crop."""
+    kept: Annotated[Path | None, tyro.conf.arg(name='from')] = None
+    """Folder that report --results wrote. Runs in its evidence count as finished. For report: render the report from
+    its evidence alone, without runs and crops."""
     classes: tuple[Classes, ...] = ()
     """Only these sets of classes. None: all that a study has."""
     budget: Annotated[float | None, tyro.conf.arg(metavar='MINUTES')] = None
@@ -68,10 +73,12 @@ def main(args: Args) -> None:
     """Run what is not finished, then show."""
     check(args)
     if args.studies == ('report',):
-        for written in write_report(args.out, args.results):
+        for written in write_report(args.out, args.results, args.kept):
             print(written)
         return
     runs = choose_runs(args)
+    if args.kept is not None:
+        restore_runs(read_evidence(args.kept), [run.name for run in runs], args.out / 'runs')
     processes = max(args.gpus_per_run or 1, 1)
     tasks = [task_of(run, args.out / 'runs', SCRIPTS / 'finetune.py', processes) for run in runs]
     print(

@@ -12,7 +12,7 @@ from timm_convattn.training.config import flat, parse_config
 from timm_convattn.training.evaluation import score
 
 
-def make_run(run, folder, sure=3.0, held_out=0):
+def make_run(run, folder, sure=3.0):
     """Write the folder of a run whose logits are noise, plus `sure` for the true class."""
     place = folder / run.name
     place.mkdir(parents=True)
@@ -26,8 +26,8 @@ def make_run(run, folder, sure=3.0, held_out=0):
 
     said = predictions(labels)
     said.save(place / 'validation.safetensors')
-    if held_out:
-        predictions(np.arange(held_out) % 2).save(place / 'held_out.safetensors')
+    if share := run.options.get('hold_out'):
+        predictions(run.data.labels_and_frame_names(share)[0]).save(place / 'held_out.safetensors')
     start = ['--init-from', f'local-dir:{folder / run.start.name / "model"}'] if run.start else []
     config = flat(parse_config([*run.args(), *start, '--output', str(place)]))
     (place / 'config.yaml').write_text(yaml.safe_dump(config))

@@ -17,12 +17,14 @@ import pytest
 from studies.conftest import reproduce
 
 from timm_convattn.errors import InputError
+from timm_convattn.predictions import Predictions
 from timm_convattn.studies import scheduling, supervise
 from timm_convattn.studies.data import open_study_data
 from timm_convattn.studies.execution import log_path, task_of
 from timm_convattn.studies.gathering import gather
 from timm_convattn.studies.matrix import read_matrix
 from timm_convattn.studies.reporting import write_report
+from timm_convattn.studies.results import RunFolders
 from timm_convattn.studies.scheduling import Resources, execute_all
 from timm_convattn.studies.tables import as_markdown, study_table
 
@@ -56,7 +58,7 @@ def test_every_run_is_finished_and_is_not_repeated(root, studied, matrix_file, t
 def test_findings_are_those_of_the_runs(studied, matrix_file, tiny_crops):
     matrix = read_matrix(matrix_file)
     data = open_study_data(str(tiny_crops), 'four_class', studied / 'crops')
-    findings = gather(matrix, 'table2', data, studied / 'runs')
+    findings = gather(matrix, 'table2', data, RunFolders(studied / 'runs'))
     assert (findings.unfinished, findings.problems) == (0, [])
     assert [len(runs) for runs in findings.rows.values()] == [2, 2]
     scores = {row: findings.scores(row) for row in findings.rows}
@@ -92,23 +94,50 @@ def test_report_names_what_it_shows_and_results_file_gives_the_same_table(copied
     assert {path.name for path in old.parent.iterdir()} == {Path(picture).name for picture in pictures}
 
 
-def test_kept_runs_are_finished_ones_elsewhere_and_give_the_same_tables(
+def test_kept_runs_count_as_finished_elsewhere_and_give_the_same_tables(
     root, copied, matrix_file, tiny_crops, tmp_path
 ):
     _, _, results = write_report(copied, tmp_path / 'results')
-    kept = tmp_path / 'results' / 'runs'
-    assert len(list(kept.iterdir())) == 4
-    assert not list(kept.rglob('model*'))
-    assert not list(copied.glob('runs/*/checkpoints'))  # nothing goes on from them
+    kept = {path.name: path.read_bytes() for path in (tmp_path / 'results' / 'evidence').iterdir()}
+    assert kept.keys() == {
+        *('crops.parquet', 'crops_held_out_0.2.parquet', 'history.jsonl', 'runs.jsonl', 'small.yaml')
+    }
+    assert not list(copied.glob('runs/*/checkpoints'))  # nothing resumes from them
     assert len(list(copied.glob('runs/*/model'))) == 4
     write_report(copied, tmp_path / 'results')  # over what is there
+    assert {path.name: path.read_bytes() for path in (tmp_path / 'results' / 'evidence').iterdir()} == kept
     out = tmp_path / 'elsewhere'
-    shutil.copytree(kept, out / 'runs')
-    said = reproduce(root, 'table2', '--scale', matrix_file, '--data', tiny_crops, '--out', out)
-    assert said.stdout.startswith('4 runs, 4 of them finished already'), said.stderr
+    args = ('--data', tiny_crops, '--out', out, '--from', tmp_path / 'results')
+    made = reproduce(root, 'table2', '--scale', matrix_file, *args)
+    assert made.stdout.startswith('4 runs, 4 of them finished already'), made.stderr
+    for run in copied.glob('runs/*/'):
+        for name in ('validation.safetensors', 'held_out.safetensors'):
+            assert (run / name).is_file() == (out / 'runs' / run.name / name).is_file()
+            if (run / name).is_file():
+                ours, theirs = Predictions.load(run / name), Predictions.load(out / 'runs' / run.name / name)
+                assert ours.logits.tobytes() == theirs.logits.tobytes()
+                assert (ours.labels.tolist(), ours.class_names) == (theirs.labels.tolist(), theirs.class_names)
     page, _, again = write_report(out, tmp_path / 'again')
     assert json.loads(again.read_text()) == json.loads(results.read_text())
     assert 'The weights of AResNet18, seed 0 are not in' in page.read_text()
+
+
+def test_report_of_evidence_needs_neither_runs_nor_crops(root, copied, tiny_crops, tmp_path):
+    _, markdown, results = write_report(copied, tmp_path / 'results')
+    tables = [line for line in markdown.read_text().splitlines() if line.startswith('|')]
+    shutil.move(copied, tmp_path / 'gone')
+    args = ('report', '--from', tmp_path / 'results', '--out', tmp_path / 'out', '--results', tmp_path / 'again')
+    shown = reproduce(root, *args)
+    assert shown.returncode == 0, shown.stderr
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'report.html', 'report.md', 'report_pictures'}
+    text = (tmp_path / 'out' / 'report.md').read_text()
+    assert [line for line in text.splitlines() if line.startswith('|')] == tables
+    assert text.count('figures that need them are left out') == 3  # sample crops, rejected crops, mistakes
+    assert (tmp_path / 'again' / results.name).read_bytes() == results.read_bytes()
+    for path in (tmp_path / 'results' / 'evidence').iterdir():
+        assert (tmp_path / 'again' / 'evidence' / path.name).read_bytes() == path.read_bytes()
+    refused = reproduce(root, 'report', '--from', tmp_path / 'out')
+    assert refused.stderr.startswith(f'error: {tmp_path / "out"} has no evidence/runs.jsonl.')
 
 
 def test_report_needs_nothing_from_outside(copied):
@@ -136,7 +165,7 @@ def test_damaged_foreign_and_missing_runs_are_named_and_left_out(copied, matrix_
     assert 'No run of this study is finished yet, 2 are to be made.' in page
     shutil.copy(sorted(copied.glob('runs/a*/validation.safetensors'))[0], plain[1].parent / 'validation.safetensors')
     data = open_study_data(str(tiny_crops), 'four_class', copied / 'crops')
-    assert gather(read_matrix(matrix_file), 'table2', data, copied / 'runs').rows['AResNet18'] == []
+    assert gather(read_matrix(matrix_file), 'table2', data, RunFolders(copied / 'runs')).rows['AResNet18'] == []
 
 
 def test_a_study_without_finished_runs_says_so(root, copied, tmp_path):

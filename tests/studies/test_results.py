@@ -15,12 +15,13 @@ from timm_convattn.predictions import Predictions
 from timm_convattn.redact import strip_local_paths
 from timm_convattn.studies import sections
 from timm_convattn.studies.data import open_study_data
+from timm_convattn.studies.evidence import read_evidence
 from timm_convattn.studies.gathering import gather
 from timm_convattn.studies.history import read_history
 from timm_convattn.studies.matrix import read_matrix
 from timm_convattn.studies.records import study_record
 from timm_convattn.studies.reporting import write_report
-from timm_convattn.studies.results import READ, read_results
+from timm_convattn.studies.results import READ, RunFolders, read_results
 from timm_convattn.studies.tables import study_table
 
 ROWS = {
@@ -96,7 +97,7 @@ def first_results(runs):
 def only_problem(made, data):
     """Gather, and give the one sentence about what was left out."""
     matrix, runs = made
-    findings = gather(matrix, 'table2', data, runs)
+    findings = gather(matrix, 'table2', data, RunFolders(runs))
     assert [len(finished) for finished in findings.rows.values()] == [2, 1]
     (problem,) = findings.problems
     assert 'to repeat the run.' in problem
@@ -107,21 +108,21 @@ def refusal(made, data):
     """Read the results file that was damaged, and give why it is refused."""
     matrix, runs = made
     with pytest.raises(InputError, match=r'to repeat the run\.$') as refused:
-        read_results(matrix.runs('table2', 'AResNet18', data)[0], runs)
+        read_results(matrix.runs('table2', 'AResNet18', data)[0], RunFolders(runs))
     return str(refused.value)
 
 
 def test_a_run_that_is_left_out_is_named_below_the_table_of_the_others(made, data):
     bend(first_results(made[1]), 'metrics.macro_f1', delete=True)
     assert 'it has no metrics.macro_f1' in only_problem(made, data)
-    table = study_table(study_record(gather(made[0], 'table2', data, made[1]), 'small'))
+    table = study_table(study_record(gather(made[0], 'table2', data, RunFolders(made[1])), 'small'))
     assert table.notes[-1].startswith('Left out: aresnet18_relmha-s0-')
     assert [cells[:2] for cells in table.rows] == [('ResNet18', '2'), ('AResNet18', '1')]
 
 
 def test_runs_that_fit_have_no_problem(made, data):
     matrix, runs = made
-    findings = gather(matrix, 'table2', data, runs)
+    findings = gather(matrix, 'table2', data, RunFolders(runs))
     assert (findings.problems, findings.unfinished) == ([], 0)
     assert study_record(findings, 'small')['rows'][1]['difference']['seeds'] == 2
 
@@ -171,7 +172,7 @@ def test_results_that_are_not_those_of_their_run_are_named_and_left_out(made, da
 def test_an_option_that_the_study_gives_has_to_be_recorded_and_another_need_not(made, data):
     path = first_results(made[1])
     bend(path, 'training.config.focal_gamma', delete=True)  # the study does not give it
-    assert gather(made[0], 'table2', data, made[1]).problems == []
+    assert gather(made[0], 'table2', data, RunFolders(made[1])).problems == []
     bend(path, 'training.config.lr', delete=True)
     assert 'lr None instead of 0.001' in only_problem(made, data)
 
@@ -182,13 +183,13 @@ def test_a_run_that_started_elsewhere_than_the_study_says_is_refused_and_evidenc
     rows = {'plain': {'model': 'resnet18'}, 'ours': {'model': 'aresnet18_relmha', 'start': 'plain'}}
     run = read_matrix(write(seeds=[0], studies={'rows': {'rows': rows}})).runs('rows', 'ours', data)[0]
     path = make_run(run, tmp_path / 'runs') / 'results.json'
-    assert read_results(run, tmp_path / 'runs')
+    assert read_results(run, RunFolders(tmp_path / 'runs'))
     path.write_text(json.dumps(strip_local_paths(json.loads(path.read_text()))))
-    assert read_results(run, tmp_path / 'runs')['training']['config']['init_from'] == 'local-dir:model'
+    assert read_results(run, RunFolders(tmp_path / 'runs'))['training']['config']['init_from'] == 'local-dir:model'
     for start in (None, 'local-dir:runs/other/model'):
         bend(path, 'training.config.init_from', start)
         with pytest.raises(InputError, match=f'init_from {start!r} instead of the weights of {run.start.name}'):
-            read_results(run, tmp_path / 'runs')
+            read_results(run, RunFolders(tmp_path / 'runs'))
 
 
 def test_where_a_run_was_made_and_how_its_batches_were_shared_is_free(made, data):
@@ -196,7 +197,7 @@ def test_where_a_run_was_made_and_how_its_batches_were_shared_is_free(made, data
     for key, value in {'data': '/elsewhere', 'output': '/elsewhere/x', 'threads': 7, 'batch_size': 4}.items():
         bend(path, f'training.config.{key}', value)
     bend(path, 'environment.hardware.processes', 2)
-    assert gather(made[0], 'table2', data, made[1]).problems == []
+    assert gather(made[0], 'table2', data, RunFolders(made[1])).problems == []
     bend(path, 'environment.hardware.processes', 1)
     assert 'batch_size 4 instead of 8' in only_problem(made, data)
 
@@ -205,9 +206,9 @@ def test_logits_that_are_gone_diverged_or_of_other_classes_are_named_with_what_t
     file = first_results(made[1]).with_name('validation.safetensors')
     said = Predictions.load(file)
     Predictions(np.full_like(said.logits, np.nan), said.labels, said.class_names).save(file)
-    assert 'no numbers: the run has diverged' in only_problem(made, data)
+    assert 'NaN or infinite values: the run has diverged' in only_problem(made, data)
     Predictions(said.logits, said.labels, ('a', 'b', 'c', 'd')).save(file)
-    assert 'is not of crops of person, vehicle, bicycle, dog' in only_problem(made, data)
+    assert 'wanted those of crops of person, vehicle, bicycle, dog' in only_problem(made, data)
     file.unlink()
     assert re.search(r'cannot be read as predictions .* Remove .* to repeat the run\.$', only_problem(made, data))
 
@@ -261,7 +262,7 @@ def test_two_matrices_of_one_name_are_refused_unless_they_are_the_same(write, da
 
 def test_damaged_weights_are_told_and_the_rest_is_shown(made, data):
     matrix, runs = made
-    findings = gather(matrix, 'table2', data, runs)
+    findings = gather(matrix, 'table2', data, RunFolders(runs))
     folder = findings.rows['AResNet18'][0].folder / 'model'
     folder.mkdir()
     (folder / 'config.json').write_text('{"architecture": "aresnet18_relmha", "num_classes": 4}')
@@ -276,25 +277,23 @@ def test_kept_evidence_and_results_files_name_no_place_of_this_machine(write, da
     path = write(options={**MATRIX['options'], 'hold_out': 0.2}, seeds=[0])
     out, results = tmp_path / 'studies', tmp_path / 'results'
     for run in read_matrix(path).all_runs('table2', data):
-        place = make_run(run, out / 'runs', held_out=12)
+        place = make_run(run, out / 'runs')
     (place / 'results.json').write_text('{')  # so that a path is in what was left out
     begin(out, path, data)
     write_report(out, results)
     kept = [file for file in results.rglob('*') if file.is_file()]
-    assert len([file for file in kept if file.name == 'held_out.safetensors']) == 1
+    assert 'crops_held_out_0.2.parquet' in [file.name for file in kept]
     for file in kept:
         assert str(tmp_path).encode() not in file.read_bytes(), file
         assert str(data.source).encode() not in file.read_bytes(), file
-    options = yaml.safe_load(next(results.glob('runs/*/config.yaml')).read_text())
-    assert options['data'] == 'crops'
-    record = json.loads(next(results.glob('runs/*/results.json')).read_text())
+    (record,) = read_evidence(results).results.values()
+    assert record['training']['config']['data'] == 'crops'
     assert record['environment']['command'] == f'finetune.py --data crops --output={record_name(record)}'
     assert (
         'results.json cannot be read as results'
         in json.loads((results / 'table2_crops_small.json').read_text())['problems'][0]
     )
-    with pytest.raises(InputError, match=r'holds the runs themselves\. Give --results another folder'):
-        write_report(out, out)
+    write_report(out, out)  # evidence lies next to the runs
     assert len(list(out.glob('runs/*/validation.safetensors'))) == 2
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import datasets
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 
 from timm_convattn.data.crops import CLASSES, Classes, built_crops, narrow_crops
 from timm_convattn.data.sources import class_names_of, content_hash, describe_origin, open_crops, scene_crops
+from timm_convattn.data.splits import hold_out_frames
 from timm_convattn.errors import InputError
 
 __all__ = ['StudyData', 'open_study_data']
@@ -40,6 +43,9 @@ class StudyData:
     """Of all crops and labels of both splits."""
     validation_sha256: str
     """Of those of the validation split, as results files name it."""
+    kept: Mapping[float | None, Path] | None = None
+    """Where only evidence of the crops is available: share of held-out frames (None: the validation split) -> Parquet
+    file with labels and frames."""
 
     @property
     def num_train(self) -> int:
@@ -55,13 +61,30 @@ class StudyData:
         """Open the splits train and validation."""
         return open_crops(self.source, SPLITS, self.configuration)
 
+    def labels_and_frame_names(self, hold_out: float | None = None) -> tuple[npt.NDArray[np.int64], list[str] | None]:
+        """Return label and frame of crops, None for frames without names.
+
+        Args:
+            hold_out: Share of the training frames that are held out, for their crops. None: the validation split.
+
+        Raises:
+            InputError: If only evidence is available, and it does not have these crops.
+        """
+        if self.kept is not None:
+            if hold_out not in self.kept:
+                raise InputError(f'The evidence of {self.name} has no crops of a share of {hold_out} held-out frames.')
+            with pq.ParquetFile(self.kept[hold_out]) as file:
+                table = file.read(columns=['label', 'frame'])
+            frames = table['frame'].to_pylist()
+            return table['label'].to_numpy().copy(), None if None in frames else frames
+        opened = self.open()
+        crops = opened['validation'] if hold_out is None else hold_out_frames(opened['train'], hold_out)[1]
+        return np.asarray(crops['label'][:]), list(crops['source'][:]) if 'source' in crops.features else None
+
     def validation_labels_and_frames(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Give label and number of the frame of each crop of the validation split; unnamed frames hold one crop."""
-        crops = self.open()['validation']
-        labels = np.asarray(crops['label'][:])
-        if 'source' not in crops.features:
-            return labels, np.arange(len(labels))
-        return labels, np.unique(crops['source'][:], return_inverse=True)[1]
+        """Return label and number of the frame of each crop of the validation split; unnamed frames hold one crop."""
+        labels, frames = self.labels_and_frame_names()
+        return labels, np.arange(len(labels)) if frames is None else np.unique(frames, return_inverse=True)[1]
 
 
 def open_study_data(source: str | None, classes: Classes, folder: Path) -> StudyData:

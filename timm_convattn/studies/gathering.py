@@ -12,7 +12,7 @@ from timm_convattn.errors import InputError
 from timm_convattn.predictions import Predictions
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.matrix import Matrix, Run, Study
-from timm_convattn.studies.results import check_metrics, read_results
+from timm_convattn.studies.results import Runs, Split, check_metrics, read_results
 from timm_convattn.studies.statistics import Difference, adjust_for_number, compare, counts_by_frame
 
 __all__ = ['Findings', 'FinishedRun', 'gather']
@@ -78,14 +78,14 @@ class Findings:
         return counts_by_frame(predictions.predicted, predictions.labels, self.frames, num_classes)
 
 
-def gather(matrix: Matrix, study: str, data: StudyData, folder: Path) -> Findings:
+def gather(matrix: Matrix, study: str, data: StudyData, runs: Runs) -> Findings:
     """Read the finished runs of a study.
 
     Args:
         matrix: All studies.
         study: Which one.
         data: The crops.
-        folder: The folder of all runs.
+        runs: All runs.
     """
     labels, frames = data.validation_labels_and_frames()
     rows: dict[str, list[FinishedRun]] = {}
@@ -94,39 +94,39 @@ def gather(matrix: Matrix, study: str, data: StudyData, folder: Path) -> Finding
         rows[row] = []
         for run in matrix.runs(study, row, data):
             try:
-                finished = _read(run, folder, labels)
+                finished = _read(run, runs, labels)
             except InputError as error:
                 problems.append(str(error))
                 continue
             unfinished += finished is None
             rows[row] += [] if finished is None else [finished]
-    return Findings(matrix.study(study), data, frames, rows, folder, unfinished, problems)
+    return Findings(matrix.study(study), data, frames, rows, runs.folder, unfinished, problems)
 
 
-def _read(run: Run, folder: Path, labels: npt.NDArray[np.int64]) -> FinishedRun | None:
-    record = read_results(run, folder)
+def _read(run: Run, runs: Runs, labels: npt.NDArray[np.int64]) -> FinishedRun | None:
+    record = read_results(run, runs)
     if record is None:
         return None
-    place = folder / run.name
-    predictions = _read_predictions(place / 'validation.safetensors', run)
+    predictions = _read_predictions(run, runs, 'validation')
     if not np.array_equal(predictions.labels, labels):
         raise InputError(
-            f'{place}: its logits are of other crops than its results. Remove the folder to repeat the run.'
+            f'{runs.run_folder(run.name)}: its logits are of other crops than its results. {runs.remedy(run.name)}'
         )
-    check_metrics(record, predictions, place)
-    held_out = _read_predictions(place / 'held_out.safetensors', run) if run.options.get('hold_out') else None
-    return FinishedRun(run, place, record, predictions, held_out)
+    check_metrics(record, predictions, run.name, runs)
+    held_out = _read_predictions(run, runs, 'held_out') if run.options.get('hold_out') else None
+    return FinishedRun(run, runs.run_folder(run.name), record, predictions, held_out)
 
 
-def _read_predictions(path: Path, run: Run) -> Predictions:
-    again = f'Remove {path.parent} to repeat the run.'
+def _read_predictions(run: Run, runs: Runs, split: Split) -> Predictions:
+    remedy = runs.remedy(run.name)
     try:
-        predictions = Predictions.load(path)
+        predictions = runs.read_predictions(run.name, split)
     except InputError as error:
-        raise InputError(f'{error} {again}') from error
+        raise InputError(f'{error} {remedy}') from error
+    where = f'The {split} logits of {runs.run_folder(run.name)}'
     labels, names = predictions.labels, run.data.class_names
     if predictions.class_names != names or not np.isin(labels, range(len(names))).all() or not len(labels):
-        raise InputError(f'{path} is not of crops of {", ".join(names)}. {again}')
+        raise InputError(f'{where}: wanted those of crops of {", ".join(names)}. {remedy}')
     if not np.isfinite(predictions.logits).all():
-        raise InputError(f'{path} holds logits that are no numbers: the run has diverged. {again}')
+        raise InputError(f'{where} hold NaN or infinite values: the run has diverged. {remedy}')
     return predictions

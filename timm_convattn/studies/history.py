@@ -13,7 +13,7 @@ from timm_convattn.data.crops import CLASSES, Classes
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
 
-__all__ = ['Entry', 'note', 'read_history']
+__all__ = ['Entry', 'note', 'read_history', 'write_history']
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,12 @@ def note(out: Path, matrix: Path, studies: Sequence[tuple[str, Classes]], source
     known = read_history(out)
     entries = [Entry(command, str(matrix), study, source, classes) for study, classes in studies]
     new = [entry for entry in entries if entry not in known]
-    write_text(_file(out), ''.join(json.dumps(asdict(entry)) + '\n' for entry in [*known, *new]))
+    write_history(out, [*known, *new])
+
+
+def write_history(out: Path, entries: Sequence[Entry]) -> None:
+    """Write which studies were made in a folder."""
+    write_text(_file(out), ''.join(json.dumps(asdict(entry)) + '\n' for entry in entries))
 
 
 def read_history(out: Path) -> list[Entry]:

@@ -1,8 +1,6 @@
 """From the runs in a folder to the report and the results files."""
 
-import itertools
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +9,13 @@ from typing import Any
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_json
 from timm_convattn.studies.data import StudyData, open_study_data
-from timm_convattn.studies.evidence import keep_evidence
-from timm_convattn.studies.gathering import Findings, gather
+from timm_convattn.studies.evidence import Evidence, keep_evidence, read_evidence, unique_names
+from timm_convattn.studies.gathering import Findings, FinishedRun, gather
 from timm_convattn.studies.history import Entry, read_history
 from timm_convattn.studies.matrix import PARTS, Matrix, read_matrix
 from timm_convattn.studies.page import Chapter, Report, write_html, write_markdown
 from timm_convattn.studies.records import study_record
+from timm_convattn.studies.results import RunFolders, Runs
 from timm_convattn.studies.sections import Section, data_sections, study_sections
 
 __all__ = ['write_report']
@@ -30,16 +29,18 @@ class DataFindings:
     findings: Sequence[tuple[Matrix, Findings]]
     gone: Sequence[str]
     """Studies that cannot be shown, a sentence each."""
+    entries: Sequence[Entry]
 
 
-def write_report(out: Path, results: Path | None = None) -> list[Path]:
+def write_report(out: Path, results: Path | None = None, kept: Path | None = None) -> list[Path]:
     """Write `report.html` and `report.md` from all finished runs in a folder, and their results files.
 
     Args:
         out: The folder that studies were made in.
-        results: Folder for a results file (JSON) of each study on each data set, and for `runs/`: of every run that
-            they tell of, its options, its results and what it says of each crop. Copied to where runs are made, such a
-            run is a finished one. None: nothing is written.
+        results: Folder for a results file (JSON) of each study on each data set, and for the evidence of their runs
+            (`timm_convattn.studies.evidence`). None: nothing is written.
+        kept: Folder of results files whose evidence takes the place of the runs and crops of `out`. None: the report is
+            of the runs in `out`.
 
     Returns:
         What was written.
@@ -47,22 +48,26 @@ def write_report(out: Path, results: Path | None = None) -> list[Path]:
     Raises:
         InputError: If no study was made here, or none has a finished run.
     """
-    entries = read_history(out)
+    evidence = None if kept is None else read_evidence(kept)
+    folder = out if evidence is None else evidence.folder
+    entries = read_history(folder)
+    if evidence is not None:
+        entries = [replace(entry, matrix=str(folder / entry.matrix)) for entry in entries]
     if not entries:
-        raise InputError(f'No study was made in {out} yet. Make one: python train_scripts/reproduce.py table2')
+        raise InputError(f'No study was made in {folder} yet. Make one: python train_scripts/reproduce.py table2')
     matrices = _read_matrices(entries)
-    found = _gather(entries, matrices, out)
+    found = _gather(entries, matrices, out, evidence)
     of_crops_alone = any(PARTS.get(entry.study, ('',))[0] is None for entry in entries)
     if not of_crops_alone and not any(findings.is_begun for on_data in found for _, findings in on_data.findings):
         gone = ' '.join(said for on_data in found for said in on_data.gone)
-        raise InputError(gone or f'No run in {out} is finished yet. Go on with: {entries[-1].command}')
+        raise InputError(gone or f'No run in {folder} is finished yet. Go on with: {entries[-1].command}')
     report = Report(
         scales={matrix.scale: matrix.about for matrix in matrices.values()},
         commands=list(dict.fromkeys(entry.command for entry in entries)),
         environment=_environment([findings for on_data in found for _, findings in on_data.findings]),
         chapters=[Chapter(on_data.data, _sections(on_data)) for on_data in found],
     )
-    written = [] if results is None else _write_results(found, results)
+    written = [] if results is None else _write_results(found, results, list(map(Path, matrices)))
     write_html(report, out / 'report.html')
     write_markdown(report, out / 'report.md')
     return [out / 'report.html', out / 'report.md', *written]
@@ -84,20 +89,28 @@ def _read_matrices(entries: Sequence[Entry]) -> dict[str, Matrix]:
     return matrices
 
 
-def _gather(entries: Sequence[Entry], matrices: Mapping[str, Matrix], out: Path) -> list[DataFindings]:
+def _gather(
+    entries: Sequence[Entry], matrices: Mapping[str, Matrix], out: Path, evidence: Evidence | None
+) -> list[DataFindings]:
     """Read what was found on each data set, the studies in the order of their matrix."""
     opened: dict[str, StudyData] = {}
     made: dict[str, list[Entry]] = {}
     for source, classes in dict.fromkeys((entry.source, entry.classes) for entry in entries):
-        data = open_study_data(source, classes, out / 'crops')
+        if evidence is None:
+            data = open_study_data(source, classes, out / 'crops')
+        elif source is not None and source in evidence.data:
+            data = evidence.data[source]
+        else:
+            raise InputError(f'{evidence.folder} has no crops {source}, which its history.jsonl names. Restore it.')
         opened.setdefault(data.sha256, data)  # the same crops can lie in two places
         here = [entry for entry in entries if (entry.source, entry.classes) == (source, classes)]
         made.setdefault(data.sha256, []).extend(here)
+    runs: Runs = RunFolders(out / 'runs') if evidence is None else evidence
     found = []
     for sha256, data in opened.items():
         studies, gone = _studies(made[sha256], matrices)
-        findings = [(matrix, gather(matrix, name, data, out / 'runs')) for matrix, name in studies]
-        found.append(DataFindings(data, findings, gone))
+        findings = [(matrix, gather(matrix, name, data, runs)) for matrix, name in studies]
+        found.append(DataFindings(data, findings, gone, made[sha256]))
     return found
 
 
@@ -117,18 +130,21 @@ def _studies(entries: Sequence[Entry], matrices: Mapping[str, Matrix]) -> tuple[
     return studies, gone
 
 
-def _write_results(found: Sequence[DataFindings], results: Path) -> list[Path]:
+def _write_results(found: Sequence[DataFindings], results: Path, matrices: Sequence[Path]) -> list[Path]:
     """Write a results file of each study on each data set, each under a name of its own, and keep the runs."""
-    names = Counter(on_data.data.name for on_data in found)
+    names = unique_names([on_data.data for on_data in found])
     written = []
+    runs: dict[str, FinishedRun] = {}
     for on_data in found:
-        data = on_data.data
-        place = data.name if names[data.name] == 1 else f'{data.name}_{data.sha256[:8]}'
         for matrix, findings in on_data.findings:
             if findings.is_begun:
-                keep_evidence([*itertools.chain.from_iterable(findings.rows.values())], results / 'runs')
-                written.append(results / f'{findings.study.name}_{place}_{_slug(matrix.scale)}.json')
+                runs |= {run.run.name: run for of_row in findings.rows.values() for run in of_row}
+                name = f'{findings.study.name}_{names[on_data.data.sha256]}_{_slug(matrix.scale)}.json'
+                written.append(results / name)
                 write_json(written[-1], study_record(findings, matrix.scale))
+    if runs:
+        entries = [(entry, on_data.data) for on_data in found for entry in on_data.entries]
+        keep_evidence(list(runs.values()), entries, matrices, results)
     return written
 
 

@@ -4,9 +4,10 @@ import json
 import math
 import reprlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from timm_convattn.errors import InputError
 from timm_convattn.predictions import Predictions
@@ -15,7 +16,7 @@ from timm_convattn.training.config import flat, options_as_args, parse_config
 from timm_convattn.training.evaluation import score
 from timm_convattn.training.run_folder import MAY_CHANGE
 
-__all__ = ['check_metrics', 'read_results']
+__all__ = ['RunFolders', 'Runs', 'Split', 'check_metrics', 'read_results']
 
 NUMBER = (int, float)
 
@@ -50,39 +51,92 @@ WORDS = {int: 'a whole number', float: 'a number', str: 'a text', list: 'a list'
 FREE = (MAY_CHANGE | RESERVED) - {'epochs', 'seed'}
 
 
-def read_results(run: Run, folder: Path) -> dict[str, Any] | None:
-    """Read the results file of a run, None where it is not finished.
+Split = Literal['validation', 'held_out']
 
-    Args:
-        run: The run.
-        folder: The folder of all runs.
+
+class Runs(Protocol):
+    """Finished runs, wherever they are stored, by their names."""
+
+    @property
+    def folder(self) -> Path:
+        """Where they are stored."""
+
+    def results_path(self, name: str) -> Path:
+        """Return the file that holds the results of a run."""
+
+    def read_results(self, name: str) -> Any:
+        """Return the content of the results file of a run; None where the run is not finished."""
+
+    def run_folder(self, name: str) -> Path:
+        """Return where a run is stored."""
+
+    def read_predictions(self, name: str, split: Split) -> Predictions:
+        """Return the logits of a run.
+
+        Raises:
+            InputError: If there are none.
+        """
+
+    def remedy(self, name: str) -> str:
+        """Return what to do about a run that cannot be used."""
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Runs as finetune.py leaves them, a folder each."""
+
+    folder: Path
+
+    def results_path(self, name: str) -> Path:
+        """Return the file that holds the results of a run."""
+        return self.folder / name / 'results.json'
+
+    def read_results(self, name: str) -> Any:
+        """Return the content of the results file of a run; None where the run is not finished."""
+        path = self.results_path(name)
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def run_folder(self, name: str) -> Path:
+        """Return the folder of a run."""
+        return self.folder / name
+
+    def read_predictions(self, name: str, split: Split) -> Predictions:
+        """Return the logits of a run.
+
+        Raises:
+            InputError: If there are none.
+        """
+        return Predictions.load(self.folder / name / f'{split}.safetensors')
+
+    def remedy(self, name: str) -> str:
+        """Return what to do about a run that cannot be used."""
+        return f'Remove {self.folder / name} to repeat the run.'
+
+
+def read_results(run: Run, runs: Runs) -> dict[str, Any] | None:
+    """Read the results of a run, None where it is not finished.
 
     Raises:
-        InputError: If the file cannot be read or lacks something, tells of another validation split than the run's, or
-            of other options.
+        InputError: If they cannot be read or lack something, or are of another validation split than the run's, or of
+            other options.
     """
-    path = folder / run.name / 'results.json'
-    if not path.is_file():
-        return None
+    path, remedy = runs.results_path(run.name), runs.remedy(run.name)
     try:
-        record = json.loads(path.read_text())
+        record = runs.read_results(run.name)
+        if record is None and not (path.is_file() and path.name == 'results.json'):
+            return None
         reason = next(_defects(record), None)
     except (OSError, ValueError, RecursionError) as error:
         reason = f'{type(error).__name__}: {error}'
     if reason is not None:
-        raise InputError(f'{path} cannot be read as results ({reason}). Remove its folder to repeat the run.')
+        raise InputError(f'{path} cannot be read as results ({reason}). {remedy}')
     found: dict[str, Any] = record
     sha256, wanted = found['data']['sha256'], run.data.validation_sha256
     if sha256 != wanted or found['data']['class_names'] != list(run.data.class_names):
-        raise InputError(
-            f'{path} was measured on other crops ({sha256[:12]}) than the study ({wanted[:12]}). '
-            'Remove its folder to repeat the run.'
-        )
+        raise InputError(f'{path} was measured on other crops ({sha256[:12]}) than the study ({wanted[:12]}). {remedy}')
     differing = list(_differing_options(found, run))
     if differing:
-        raise InputError(
-            f'{path} is of a run with other options: {", ".join(differing)}. Remove its folder to repeat the run.'
-        )
+        raise InputError(f'{path} is of a run with other options: {", ".join(differing)}. {remedy}')
     return found
 
 
@@ -132,23 +186,18 @@ def _options_of(args: tuple[str, ...]) -> dict[str, Any]:
     return flat(parse_config(args))
 
 
-def check_metrics(record: dict[str, Any], predictions: Predictions, folder: Path) -> None:
-    """Hold the metrics of a results file against what the run says of each crop.
-
-    Args:
-        record: What `read_results` gave.
-        predictions: Of the validation split.
-        folder: The folder of the run.
+def check_metrics(record: dict[str, Any], predictions: Predictions, name: str, runs: Runs) -> None:
+    """Compare the metrics of a run's results with those of its logits.
 
     Raises:
-        InputError: Naming a metric that is another one.
+        InputError: Naming a metric that differs.
     """
     for key, value in score(predictions).items():
-        said = record['metrics'].get(key)
-        if not _agree(said, value):
+        stated = record['metrics'].get(key)
+        if not _agree(stated, value):
             raise InputError(
-                f'{folder}: its results say {key} {reprlib.repr(said)}, its logits {reprlib.repr(value)}. '
-                'Remove the folder to repeat the run.'
+                f'{runs.results_path(name)} of {name}: its results say {key} {reprlib.repr(stated)}, its logits '
+                f'{reprlib.repr(value)}. {runs.remedy(name)}'
             )
 
 

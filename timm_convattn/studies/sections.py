@@ -33,6 +33,9 @@ from timm_convattn.studies.tables import Table, class_table, selection_table, se
 
 __all__ = ['Section', 'data_sections', 'study_sections']
 
+NO_IMAGES = (
+    'This report is computed from evidence without images and weights, so the figures that need them are left out.'
+)
 ARESNET = 'AResNet50'  # of the paper: the network that its figures 7 to 9 are about
 
 
@@ -59,8 +62,11 @@ def data_sections(data: StudyData) -> Iterator[Section]:
         of_classes = [published[name] for name in names]
         rows.append([f"the paper's {split}", *(f'{count:,}' for count in of_classes), f'{sum(of_classes):,}'])
     counts = Table(['crops', *names, 'all'], rows)
-    sheet = as_picture(draw_crops(data.open()['train']), f'Some crops of {data.origin}, a row a class.', photo=True)
     yield Section('table1', 'Samples per class (Table 1)', blocks=[counts])
+    if data.kept is not None:
+        yield Section('fig5', 'Sample crops (Fig. 5)', statements=[NO_IMAGES])
+        return
+    sheet = as_picture(draw_crops(data.open()['train']), f'Some crops of {data.origin}, a row a class.', photo=True)
     yield Section('fig5', 'Sample crops (Fig. 5)', blocks=[sheet])
 
 
@@ -112,6 +118,9 @@ def _network_sections(findings: Findings, row: str) -> Iterator[Section]:
     yield Section('fig7', f'Precision, recall and F1 of {row} (Fig. 7)', text, blocks=[classes])
     confusions = as_picture(draw_confusion_matrix(run.record), f'{who}: counts, and shares of each true class.')
     yield Section('fig8', f'Confusion matrix of {row} (Fig. 8)', FINDINGS['fig8'], blocks=[confusions])
+    if findings.data.kept is not None:
+        yield Section('fig9', f'Misclassified crops and attention of {row} (Fig. 9)', statements=[NO_IMAGES])
+        return
     crops = findings.data.open()['validation']
     mistakes = _draw_mistakes(crops, run)
     if mistakes is not None:
@@ -198,10 +207,10 @@ def _selective_section(
         ),
         selection_table(record),
     ]
-    rejected = _rejected(findings.data, run, selection)
+    rejected = None if findings.data.kept is not None else _rejected(findings.data, run, selection)
     if rejected is not None:
         blocks.append(rejected)
-    statements = selection_verdict(record)
+    statements = [*selection_verdict(record), *([] if findings.data.kept is None else [NO_IMAGES])]
     title = f'What should not be classified: {findings.study.title}'
     return Section(f'{findings.study.name}-rejected', title, FINDINGS['fig9'], statements, blocks)
 
