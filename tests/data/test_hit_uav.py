@@ -129,7 +129,6 @@ def set_value(*path, value):
         (set_value('annotation', 0, 'bbox', value=[1, 2, 3, '4']), r'a box is '),
         (set_value('annotation', 0, 'bbox', value=[1, 2, 3, float('inf')]), r'val.json could not be read'),
     ],
-    ids=str,
 )
 def test_bad_input_is_one_line_and_writes_nothing(root, hit_uav, tmp_path, damage, message):
     damage(hit_uav)
