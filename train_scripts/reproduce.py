@@ -6,7 +6,7 @@ Examples:
     python train_scripts/reproduce.py table2 --data crops/four_class --budget 60
     python train_scripts/reproduce.py table2 --data crops/four_class --engine ray --address 10.0.0.1:6379
     python train_scripts/reproduce.py report
-python train_scripts/reproduce.py report --from hub_cards/results --out studies
+    python train_scripts/reproduce.py report --from hub_cards/results --out studies
 
 A run that is finished is not repeated, one that was interrupted goes on: give the same command again. The checkpoints
 of a finished run are removed, its weights stay.
