@@ -1,14 +1,13 @@
-"""Parameters and multiply-accumulates are what a count by hand gives, and README's file is up to date."""
-
-import json
+"""Parameters and multiply-accumulates are those of a manual count, and README's file is up to date."""
 
 import pytest
 import timm
 import torch
 
 from timm_convattn import RelMha2d
-from timm_convattn.complexity import complexity_record, measure_complexity
+from timm_convattn.complexity import count_models, measure_complexity
 from timm_convattn.models import MODULES
+from timm_convattn.results import ModelCosts, read_results
 
 
 class OnlyAttention(torch.nn.Module):
@@ -22,7 +21,7 @@ class OnlyAttention(torch.nn.Module):
         return self.attn(x)
 
 
-def test_attention_is_counted_as_by_hand():
+def test_attention_is_counted_as_manually():
     positions, heads, dim_head = 14 * 14, 8, 8
     projections = positions * 64 * (3 * 64 + 64)
     position_tables = 2 * heads * positions * dim_head * (2 * 14 - 1)
@@ -43,7 +42,7 @@ def test_model_with_data_is_refused():
 
 
 def test_results_file_holds_every_model_as_it_is_now(root):
-    record = json.loads((root / 'hub_cards' / 'results' / 'models.json').read_text())
-    assert {*timm.list_models(module=MODULES)} < set(record['models'])
-    now = json.loads(json.dumps(complexity_record(list(record['models']), num_classes=record['num_classes'])))
-    assert now['models'] == record['models'], 'run train_scripts/count_models.py'
+    costs = read_results(root / 'hub_cards' / 'results' / 'models.json', ModelCosts)
+    assert {*timm.list_models(module=MODULES)} < set(costs.models)
+    now = count_models(list(costs.models), num_classes=costs.num_classes)
+    assert now.models == costs.models, 'run train_scripts/count_models.py'

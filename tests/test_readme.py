@@ -43,7 +43,7 @@ def test_renderer_follows_the_results(root, readme, tmp_path):
     (results / 'quickstart.json').write_text(json.dumps(record))
     assert 'accuracy 0.1235' in render_results(readme, tmp_path)
     measured = json.loads((results / 'attention.json').read_text())
-    measured['rows'][0] |= {'ratio': 0.123, 'spread': 0.456}
+    measured['comparisons'][0] |= {'ratio': 0.123, 'spread': 0.456}
     (results / 'attention.json').write_text(json.dumps(measured))
     assert '(**0.12** ± 0.46)' in render_results((root / 'docs' / 'costs.md').read_text(), tmp_path)
 

@@ -1,26 +1,35 @@
-"""Results as text: blocks for a terminal, and tables for README and cards."""
+"""Results as text: blocks for a terminal, and the tables of README and docs."""
 
-import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from timm_convattn.data.crops import CropSet
 from timm_convattn.metrics import format_metrics
 from timm_convattn.paper import SYSTEMS, TABLE_1
-from timm_convattn.studies.tables import format_selection, format_study
-from timm_convattn.tables import format_table, markdown_table
+from timm_convattn.results import (
+    BenchmarkResults,
+    Comparison,
+    ModelCosts,
+    StudyResults,
+    read_results,
+)
+from timm_convattn.studies.tables import (
+    LEGEND,
+    format_selection,
+    format_study,
+    format_verdict,
+    summarize_arm,
+)
+from timm_convattn.tables import escape, format_table, markdown_table
 from timm_convattn.units import giga, millions
 
-__all__ = [
-    'format_benchmark',
-    'format_counts',
-    'render_results',
-]
+__all__ = ['format_benchmark', 'format_counts', 'render_results']
 
 
 def format_counts(crops: CropSet) -> str:
-    """Show the crops per split and class, beside the paper's Table 1 for the paper's data, and what was left out."""
+    """Return the crops per split and class, with the paper's Table 1 for the paper's data, and what was left out."""
     header, rows = ['split', *crops.class_names, 'total'], []
     for split, counts in crops.counts.items():
         rows.append([split, *(f'{counts[name]:,}' for name in crops.class_names), f'{sum(counts.values()):,}'])
@@ -35,29 +44,30 @@ def format_counts(crops: CropSet) -> str:
     return '\n'.join([format_table(header, rows, right=range(1, len(header))), *left_out])
 
 
-def format_models(record: dict[str, Any]) -> str:
-    """Show what `timm_convattn.complexity.complexity_record` gives as a Markdown table, the paper's systems first."""
-    models = record['models']
-    sizes = list(next(iter(models.values()))['sizes'])
+def format_models(costs: ModelCosts) -> str:
+    """Return the costs of models as a Markdown table, the paper's systems first."""
+    models = costs.models
+    sizes = list(next(iter(models.values())).sizes)
     header = ['model', 'in the paper', 'parameters', *(f'GMACs at {size} px' for size in sizes)]
     header += [f'attention maps at {size} px' for size in sizes]
     rows = []
     papers = [name for name in SYSTEMS if name in models]
     for name in [*papers, *(name for name in models if name not in papers)]:
-        costs = [models[name]['sizes'][size] for size in sizes]
-        maps = [', '.join(f'{height}x{width}' for height, width in cost['attention_maps']) for cost in costs]
-        gmacs = [giga(cost['macs']) for cost in costs]
-        rows.append([f'`{name}`', SYSTEMS.get(name, ''), millions(models[name]['parameters']), *gmacs, *maps])
+        each = [models[name].sizes[size] for size in sizes]
+        maps = [', '.join(f'{height}x{width}' for height, width in cost.attention_maps) for cost in each]
+        gmacs = [giga(cost.macs) for cost in each]
+        rows.append([f'`{name}`', SYSTEMS.get(name, ''), millions(models[name].parameters), *gmacs, *maps])
     return markdown_table(header, rows, right=range(2, 3 + len(sizes)))
 
 
-def format_paper_models(record: dict[str, Any]) -> str:
-    """Show what `format_models` shows, of the paper's systems alone."""
-    return format_models({**record, 'models': {name: record['models'][name] for name in SYSTEMS}})
+def format_paper_models(costs: ModelCosts) -> str:
+    """Return the costs of the paper's systems as a Markdown table."""
+    models = {name: costs.models[name] for name in SYSTEMS}
+    return format_models(ModelCosts(costs.num_classes, costs.versions, models))
 
 
-def format_record(record: dict[str, Any]) -> str:
-    """Show a results file of a run as a block of text: what was trained on what, its metrics, and how long it took."""
+def format_run(record: dict[str, Any]) -> str:
+    """Return a run as a block of text: model, data, metrics, duration."""
     environment, training = record['environment'], record['training']
     hardware = environment['hardware']
     lines = [
@@ -71,63 +81,85 @@ def format_record(record: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def format_benchmark(record: dict[str, Any]) -> str:
-    """Show what `train_scripts/benchmark.py` wrote as Markdown tables: the comparisons, and how things grow."""
-    peers = list(dict.fromkeys(row['peer'] for row in record['rows']))
-    cases: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in record['rows']:
-        cases.setdefault(row['case'], {})[row['peer']] = row
+def format_benchmark(results: BenchmarkResults) -> str:
+    """Return a benchmark as a Markdown table: the comparisons, and how measurements grow with size."""
+    peers = list(dict.fromkeys(each.peer for each in results.comparisons))
+    cases: dict[str, dict[str, Comparison]] = {}
+    for each in results.comparisons:
+        cases.setdefault(each.case, {})[each.peer] = each
     header, rows = ['', 'ours', *peers], []
-    for case, beside in cases.items():
-        first = next(iter(beside.values()))
-        ours = f'{_number(first["ours"])} {first["unit"]}'
-        rows.append([case, ours, *(_comparison(beside[peer]) if peer in beside else '' for peer in peers)])
-    if record['growth']:
-        rows += [['growth of', 'exponent', *[''] * len(peers)]]
-        for grown in record['growth']:
-            sizes = ', '.join(_number(size) for size in grown['sizes'])
-            rows.append([f'{grown["case"]} with {sizes} {grown["of"]}', f'{grown["exponent"]:.2f}', *[''] * len(peers)])
-    environment = record['environment']
+    for case, by_peer in cases.items():
+        first = next(iter(by_peer.values()))
+        theirs = [_theirs(by_peer[peer]) if peer in by_peer else '' for peer in peers]
+        rows.append([case, f'{_number(first.ours)} {first.unit}', *theirs])
+    if results.growth:
+        empty = [''] * len(peers)
+        rows.append(['growth of', 'exponent', *empty])
+        for grown in results.growth:
+            sizes = ', '.join(map(_number, grown.sizes))
+            rows.append([f'{grown.case} with {sizes} {grown.of}', f'{grown.exponent:.2f}', *empty])
+    environment = results.environment
     table = markdown_table(header, rows, right=range(1, len(header)))
-    return f'{table}\n\n{environment["hardware"]["cpu"]}, one thread, {environment["date"][:10]}.'
+    return f'{table}\n\n{environment.hardware.cpu}, one thread, {environment.date[:10]}.'
 
 
-def _comparison(row: dict[str, Any]) -> str:
-    spread = f' ± {row["spread"]:.2f}' if row['spread'] else ''
-    return f'{_number(row["theirs"])} (**{row["ratio"]:.2f}**{spread})'
+def _theirs(comparison: Comparison) -> str:
+    spread = f' ± {comparison.spread:.2f}' if comparison.spread else ''
+    return f'{_number(comparison.theirs)} (**{comparison.ratio:.2f}**{spread})'
 
 
 def _number(value: float) -> str:
     return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
 
 
-BLOCKS = {
-    'metrics': format_record,
-    'models': format_models,
-    'paper_models': format_paper_models,
-    'benchmark': format_benchmark,
-    'study': format_study,
-    'selection': format_selection,
+def _of_file(kind: type[Any], show: Callable[[Any], str]) -> Callable[[str, Path], str]:
+    return lambda file, root: show(read_results(root / file, kind))
+
+
+def _summary(lines: str, root: Path) -> str:
+    """Return a table of questions and answers from lines of `QUESTION | FILE | ARM` or `... | TARGET ERROR RATE`."""
+    rows = []
+    for line in filter(None, map(str.strip, lines.splitlines())):
+        question, file, *of_arm = (part.strip() for part in line.split('|'))
+        results = read_results(root / file, StudyResults)
+        rows.append([question, *map(escape, summarize_arm(results, *of_arm))])
+    return markdown_table(['question', 'answer', 'compared', 'difference (95% interval)', 'data, seeds'], rows)
+
+
+BLOCKS: dict[str, Callable[[str, Path], str]] = {
+    'metrics': _of_file(dict, format_run),
+    'models': _of_file(ModelCosts, format_models),
+    'paper_models': _of_file(ModelCosts, format_paper_models),
+    'benchmark': _of_file(BenchmarkResults, format_benchmark),
+    'study': _of_file(StudyResults, format_study),
+    'verdict': _of_file(StudyResults, format_verdict),
+    'selection': _of_file(StudyResults, format_selection),
+    'summary': _summary,
+    'legend': lambda _, root: LEGEND,
 }
 
 
 def render_results(text: str, root: Path) -> str:
-    """Fill the blocks of a Markdown text that show a results file, so that no number is typed by hand.
+    """Fill the blocks of a Markdown text with results, so that no number is typed manually.
 
-    A block stands between `<!-- KIND FILE -->` and `<!-- end KIND -->`, where KIND is `metrics` (a run),
-    `models`, `paper_models`, `benchmark`, `study` or `selection`.
+    A block is everything between `<!-- KIND FILE -->` and `<!-- end KIND -->`. KIND is `metrics` (a run), `models`,
+    `paper_models`, `benchmark`, `study`, `verdict` (a study in three lines) or `selection`. `legend` (of the tables of
+    studies) takes no file. `summary` takes lines of `QUESTION | FILE | ARM`, answered by the arm's comparison, and of
+    `QUESTION | FILE | ARM | RATE`, answered by the arm's error rate at a target error rate.
 
     Args:
         text: The Markdown.
         root: The folder that FILE is relative to.
 
     Returns:
-        The text with every block filled anew.
+        The text with every block filled.
     """
 
     def fill(block: re.Match[str]) -> str:
-        record = json.loads((root / block['file']).read_text())
-        return '\n'.join([block['begin'], BLOCKS[block['kind']](record), block['end']])
+        content = BLOCKS[block['kind']]((block['argument'] or '').strip(), root)
+        return '\n'.join([block['start'], content, block['end']])
 
-    blocks = rf'(?P<begin><!-- (?P<kind>{"|".join(BLOCKS)}) (?P<file>\S+) -->)\n.*?(?P<end><!-- end (?P=kind) -->)'
+    kinds = '|'.join(BLOCKS)
+    argument = r'(?:\s(?P<argument>[^>]*?))?'
+    blocks = rf'(?P<start><!-- (?P<kind>{kinds}){argument}\s-->)\n.*?(?P<end><!-- end (?P=kind) -->)'
     return re.sub(blocks, fill, text, flags=re.DOTALL)

@@ -20,10 +20,12 @@ __all__ = [
     'Accuracy',
     'ClassReport',
     'ConfusionMatrix',
+    'accuracy',
     'accuracy_by_size',
     'compute_metrics',
     'confusion_matrix',
     'format_metrics',
+    'macro_f1',
 ]
 
 SIDES = (0, 16, 32, 64)  # lower limits of the size groups, in pixels
@@ -53,6 +55,21 @@ def confusion_matrix(
             )
     counts = np.bincount(references * num_classes + predictions, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
+
+
+def accuracy(matrices: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Compute the accuracy from confusion matrices (..., C, C)."""
+    share: npt.NDArray[np.float64] = np.trace(matrices, axis1=-2, axis2=-1) / matrices.sum(axis=(-2, -1))
+    return share
+
+
+def macro_f1(matrices: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Compute the mean F1 of the classes that have samples from confusion matrices (..., C, C)."""
+    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+    support, predicted = matrices.sum(axis=-1), matrices.sum(axis=-2)
+    f1 = 2 * hits / np.maximum(support + predicted, 1)
+    mean: npt.NDArray[np.float64] = np.where(support > 0, f1, 0).sum(axis=-1) / (support > 0).sum(axis=-1)
+    return mean
 
 
 class _LabelMetric(evaluate.Metric):
@@ -102,8 +119,7 @@ class Accuracy(_LabelMetric):
     """Share of samples whose predicted class is the true one."""
 
     def _compute(self, predictions: Any, references: Any) -> dict[str, Any]:
-        matrix = self._matrix(predictions, references)
-        return {'accuracy': float(matrix.trace() / matrix.sum())}
+        return {'accuracy': float(accuracy(self._matrix(predictions, references)))}
 
 
 class ClassReport(_LabelMetric):
@@ -115,7 +131,7 @@ class ClassReport(_LabelMetric):
         f1 = np.array([scores['f1'] for scores in per_class.values() if scores['support']], np.float64)
         support = np.array([scores['support'] for scores in per_class.values() if scores['support']])
         return {
-            'macro_f1': float(f1.mean()),
+            'macro_f1': float(macro_f1(matrix)),
             'weighted_f1': float(np.average(f1, weights=support)),
             'absent_classes': [name for name, scores in per_class.items() if not scores['support']],
             'per_class': per_class,

@@ -1,14 +1,14 @@
-"""What the paper reports, to stand beside what was measured here.
+"""Results that the paper reports.
 
 "Augmented CNN models with relative multi-head attention for target recognition in infrared images". Accuracies are
-shares of 1. Where a figure is known from the paper's text alone, and not from the table itself, its source says so.
+shares of 1. Where a number is from the paper's text and not from the table itself, its source states that.
 """
 
 from dataclasses import dataclass
 
 __all__ = ['FINDINGS', 'SYSTEMS', 'TABLE_1', 'TABLE_2', 'TABLE_4', 'Published']
 
-# The systems of Table 2 by the names that they have here and in timm.
+# Model name here or in timm -> system in Table 2.
 SYSTEMS = {
     'aresnet50_relmha': 'AResNet50',
     'avgg16_relmha': 'AVGG16',
@@ -18,7 +18,7 @@ SYSTEMS = {
     'vgg16_gap': 'VGG16',
 }
 
-# Table 1: crops of the FLIR starter set (v1.3). Its test crops are FLIR's validation frames.
+# Table 1: crops of the FLIR starter set (v1.3). The paper's test crops are from FLIR's validation frames.
 TABLE_1 = {
     'train': {'person': 22_372, 'vehicle': 41_260, 'bicycle': 3_986, 'dog': 226},
     'validation': {'person': 5_779, 'vehicle': 5_432, 'bicycle': 471, 'dog': 14},
@@ -46,18 +46,18 @@ TABLE_2 = {
     },
 }
 
-# What the paper says of its own tables and figures, in our words.
+# What the paper states about its own tables and figures, in our words.
 FINDINGS = {
-    'table2': 'The paper finds the augmented networks ahead of the plain ones and of attention-augmented convolution, '
-    'residual ones ahead of VGG, and ViT far behind.',
-    'table3': 'The paper finds attention without positions 2 points behind on average (section 4.3). The figures of '
-    'its Table 3 are not in its text; those beside the relative rows are of the same networks in its Table 2.',
-    'fig7': 'The paper gives AResNet50 a weighted F1 of 97.00% on four classes, precision and recall above 0.96 for '
-    'people and vehicles, and lower ones for bicycles and, most of all, dogs (section 4.3).',
-    'fig8': 'The paper finds bicycles taken for vehicles or people.',
-    'fig9': 'The paper finds crops that no eye can tell, and proposes to leave them out.',
+    'table2': 'The paper finds the augmented networks better than the plain ones and than attention-augmented '
+    'convolution, ResNets better than VGG, and ViT far worse.',
+    'table3': 'The paper finds attention without positions 2 points worse on average (section 4.3). The numbers of its '
+    'Table 3 are not in its text; those in the rows with relative positions are of the same networks in its Table 2.',
+    'fig7': 'The paper reports for AResNet50 a weighted F1 of 97.00% on four classes, precision and recall above 0.96 '
+    'for people and vehicles, and lower ones for bicycles and, most of all, dogs (section 4.3).',
+    'fig8': 'The paper finds bicycles classified as vehicles or people.',
+    'fig9': 'The paper finds crops that people cannot classify either, and proposes to leave them out.',
     'fig10': 'The paper finds one head the worst, and 0.125 and 0.125 the best ratios for every number of heads, on '
-    'two classes, with AResNet50 slightly worse the larger both get; its figures are in the picture alone.',
+    'two classes, with AResNet50 slightly worse the larger both get; its numbers are in the figure only.',
     'stages': 'The paper leaves lower stages to future work.',
 }
 
@@ -71,7 +71,7 @@ class Published:
     source: str
 
 
-# Table 4. Its figures are not in the paper's text; the 3.5 points by which it is ahead of the best of them are.
+# Table 4. Its numbers are not in the paper's text; the margin of 3.5 points over the best of them is.
 TABLE_4 = (
     Published('AResNet50', 0.9833, "the paper's Table 2"),
     Published('AVGG16', 0.9810, "the paper's Table 2"),
@@ -79,6 +79,6 @@ TABLE_4 = (
         'best of the others',
         0.9833 - 0.035,
         'computed from "outperforms other works with a rate of 3.5%" (section 4.3); its name and exact figure are in '
-        'Table 4, which the text does not hold',
+        'Table 4, which is not in the text',
     ),
 )

@@ -1,8 +1,9 @@
-"""Rows of text as tables: aligned for a terminal, or in Markdown."""
+"""Tables: aligned for a terminal, or in Markdown."""
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 
-__all__ = ['format_row', 'format_table', 'markdown_table']
+__all__ = ['as_list', 'escape', 'format_row', 'format_table', 'markdown_table']
 
 
 def format_row(cells: Sequence[str], widths: Sequence[int], right: Collection[int] = ()) -> str:
@@ -42,3 +43,13 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: 
     """
     rule = ['---:' if index in right else '---' for index in range(len(header))]
     return '\n'.join(f'| {" | ".join(row)} |' for row in (header, rule, *rows))
+
+
+def escape(text: str) -> str:
+    """Return plain text as a line of Markdown that shows it unchanged."""
+    return re.sub(r'[\\`*\[\]<>|]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)', r'\\\g<0>', ' '.join(text.split()))
+
+
+def as_list(statements: Iterable[str]) -> str:
+    """Return statements of plain text as a Markdown list."""
+    return '\n'.join(f'- {escape(statement)}' for statement in statements)

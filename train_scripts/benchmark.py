@@ -1,4 +1,4 @@
-"""Measure this package beside its peers: ratios of two things in one process and one thread, on an idle machine.
+"""Measure this package against peers, alternately in one process and one thread. The machine should be idle.
 
 Examples:
     python train_scripts/benchmark.py attention --out hub_cards/results/attention.json
@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import torch
 import tyro
 
 from timm_convattn.benchmarks.attention import measure_attention
 from timm_convattn.benchmarks.build import measure_build
 from timm_convattn.benchmarks.input import measure_input
-from timm_convattn.benchmarks.measure import Growth, Row
+from timm_convattn.benchmarks.measure import Measurements
 from timm_convattn.benchmarks.models import measure_models
 from timm_convattn.doc_blocks import format_benchmark
 from timm_convattn.entry_point import entry_point
 from timm_convattn.environment import describe_environment
-from timm_convattn.files import write_json
+from timm_convattn.results import BenchmarkResults, Environment, write_results
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,18 @@ class Args:
     backbone, and against itself compiled. input: training batches, against timm's loader. build: crops from frames,
     against decoding them."""
     out: Path | None = None
-    """JSON file to write the rows to."""
+    """JSON file to write the results to."""
     seconds: float = 4.0
-    """How long each comparison takes, or a little longer."""
+    """Duration of each comparison, which may take a little longer."""
     data: str | None = None
     """For input: folder of crops. None: the embedded thermal scenes."""
     flir_root: Path | None = None
     """For build: folder in FLIR's layout. None: the embedded thermal scenes."""
 
 
-def measure(args: Args) -> tuple[list[Row], list[Growth]]:
-    """Measure what was asked for."""
-    measurements: dict[str, Callable[[float], tuple[list[Row], list[Growth]]]] = {
+def measure(args: Args) -> Measurements:
+    """Run the benchmark."""
+    measurements: dict[str, Callable[[float], Measurements]] = {
         'attention': measure_attention,
         'models': measure_models,
         'input': functools.partial(measure_input, data=args.data),
@@ -54,18 +55,14 @@ def measure(args: Args) -> tuple[list[Row], list[Growth]]:
 
 
 def main(args: Args) -> None:
-    """Measure, show and write."""
+    """Measure, print and write."""
     torch.set_num_threads(1)
-    rows, growths = measure(args)
-    record = {
-        'what': args.what,
-        'rows': [row._asdict() for row in rows],
-        'growth': [growth._asdict() for growth in growths],
-        'environment': describe_environment(),
-    }
-    print(format_benchmark(record))
+    comparisons, growth = measure(args)
+    environment = msgspec.convert(describe_environment(), Environment)
+    results = BenchmarkResults(args.what, comparisons, growth, environment)
+    print(format_benchmark(results))
     if args.out is not None:
-        write_json(args.out, record)
+        write_results(args.out, results)
 
 
 if __name__ == '__main__':

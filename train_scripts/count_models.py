@@ -9,10 +9,10 @@ from pathlib import Path
 import timm
 import tyro
 
-from timm_convattn.complexity import complexity_record
+from timm_convattn.complexity import count_models
 from timm_convattn.entry_point import entry_point
-from timm_convattn.files import write_json
 from timm_convattn.models import MODULES
+from timm_convattn.results import write_results
 
 
 def main(out: Path) -> None:
@@ -22,7 +22,7 @@ def main(out: Path) -> None:
         out: The results file to write (JSON).
     """
     ours = timm.list_models(module=MODULES)
-    write_json(out, complexity_record([*ours, 'resnet18', 'resnet50']))
+    write_results(out, count_models([*ours, 'resnet18', 'resnet50']))
     print(f'{out}: {len(ours)} models of this package and two of timm')
 
 

@@ -1,4 +1,4 @@
-"""Fill what shows results files (hub_cards/results/*.json): blocks of README and docs, and the cards in hub_cards."""
+"""Render results files (hub_cards/results/*.json): the blocks of README and docs, and the cards in hub_cards."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ DATA_SETS = ('thermal_scenes',)
 
 
 def render() -> dict[Path, str]:
-    """Give what each file has to say."""
+    """Return the text of each file."""
     documents = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
     files = {path: render_results(path.read_text(), ROOT) for path in documents}
     for name in MODELS:
@@ -26,7 +26,7 @@ def render() -> dict[Path, str]:
 
 
 def main() -> None:
-    """Render in place."""
+    """Write all files."""
     for path, text in render().items():
         path.write_text(text)
 

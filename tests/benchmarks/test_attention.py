@@ -1,4 +1,4 @@
-"""The attention is compared with things that compute the same."""
+"""The attention is compared with peers that compute the same."""
 
 import pytest
 import torch

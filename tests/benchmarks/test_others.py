@@ -1,4 +1,4 @@
-"""Models, input and building are measured as they are used."""
+"""Models, input and building of crops are measured as they are used."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from timm_convattn.benchmarks.models import measure_models
 
 
 @pytest.mark.slow
-def test_models_are_compared_in_costs_and_time_with_backbone_and_with_themselves():
+def test_models_are_compared_with_their_backbone_and_with_themselves():
     rows, _ = measure_models(0.01, augmented='aresnet18_relmha', backbone='resnet18', sizes={32: 2}, compiled=False)
     assert [(row.case, row.peer, row.unit) for row in rows] == [
         ('aresnet18_relmha, 32 px', 'resnet18', 'GMAC'),
@@ -33,7 +33,7 @@ def test_input_is_measured_in_images_and_grows_with_the_crops(tiny_crops, monkey
 
 
 @pytest.mark.slow
-def test_building_is_measured_in_fresh_processes_in_time_and_memory(tiny_frames):
+def test_building_is_measured_in_new_processes_in_time_and_memory(tiny_frames):
     rows, (grown,) = measure_build(0.01, flir_root=tiny_frames, shares=(0.5, 1.0), repeats=1)
     assert [(row.case.rpartition(', ')[2], row.peer, row.unit) for row in rows[:3]] == [
         ('2 processes', '1 process', 's'),

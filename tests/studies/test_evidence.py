@@ -1,22 +1,20 @@
 """The committed evidence gives every committed number again, and damaged evidence is refused."""
 
-import json
-import re
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from timm_convattn.doc_blocks import BLOCKS
+from timm_convattn.doc_blocks import render_results
 from timm_convattn.errors import InputError
+from timm_convattn.results import StudyResults, read_results, write_results
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.evidence import CropTable, _read_table, _write_table, read_evidence
 from timm_convattn.studies.gathering import gather
 from timm_convattn.studies.history import read_history
 from timm_convattn.studies.matrix import read_matrix
-from timm_convattn.studies.records import study_record
-
-BLOCK = re.compile(r'<!-- (study|selection) (\S+) -->\n(.*?)\n<!-- end \1 -->', re.DOTALL)
+from timm_convattn.studies.summary import summarize
 
 
 @pytest.fixture(scope='module')
@@ -25,34 +23,38 @@ def committed(root):
 
 
 @pytest.fixture(scope='module')
-def records(committed):
-    """Every study of the evidence, computed again: name of its results file -> record."""
+def computed(committed):
+    """Results of every study, computed from the evidence: name of the file -> results."""
     evidence = read_evidence(committed)
     found = {}
     for entry in read_history(evidence.folder):
         matrix = read_matrix(evidence.folder / entry.matrix)
         findings = gather(matrix, entry.study, evidence.data[entry.source], evidence)
         assert findings.problems == []
-        found[f'{entry.study}_{findings.data.name}_{matrix.scale}.json'] = study_record(findings, matrix.scale)
+        found[f'{entry.study}_{findings.data.name}_{matrix.scale}.json'] = summarize(findings, matrix.scale)
     return found
 
 
 @pytest.mark.slow
-def test_every_results_file_of_a_study_is_computed_from_the_evidence(committed, records):
-    files = {path.name: json.loads(path.read_text()) for path in committed.glob('*_cpu.json')}
-    assert files.keys() == records.keys()
-    for name, record in records.items():
-        assert_same(json.loads(json.dumps(record)), files[name], name)
+def test_every_results_file_of_a_study_is_computed_from_the_evidence(committed, computed):
+    files = {path.name: read_results(path, StudyResults) for path in committed.glob('*_cpu.json')}
+    assert files.keys() == computed.keys()
+    for name, results in computed.items():
+        assert_same(asdict(results), asdict(files[name]), name)
 
 
 @pytest.mark.slow
-def test_every_table_of_a_study_in_readme_and_docs_is_computed_from_the_evidence(root, records):
-    blocks = []
+def test_every_table_in_readme_and_docs_is_computed_from_the_evidence(root, committed, computed, tmp_path):
+    results = tmp_path / 'hub_cards' / 'results'
+    results.mkdir(parents=True)
+    for path in committed.glob('*.json'):
+        if path.name in computed:
+            write_results(results / path.name, computed[path.name])
+        else:
+            shutil.copy(path, results)
     for path in (root / 'README.md', *sorted((root / 'docs').glob('*.md'))):
-        for kind, file, text in BLOCK.findall(path.read_text()):
-            assert BLOCKS[kind](records[file.rsplit('/', 1)[-1]]) == text, (path, file)
-            blocks.append(file)
-    assert len(blocks) > 15
+        assert render_results(path.read_text(), tmp_path) == path.read_text(), path
+    assert (root / 'docs' / 'findings.md').read_text().count('<!-- study ') > 15
 
 
 @pytest.mark.parametrize('study', ['table3', 'selective'])
@@ -60,8 +62,8 @@ def test_results_of_a_study_are_computed_from_the_evidence(committed, study):
     evidence = read_evidence(committed)
     (data,) = (data for data in evidence.data.values() if data.name == 'thermal_scenes')
     findings = gather(read_matrix(evidence.folder / 'cpu.yaml'), study, data, evidence)
-    wanted = json.loads((committed / f'{study}_thermal_scenes_cpu.json').read_text())
-    assert_same(json.loads(json.dumps(study_record(findings, 'cpu'))), wanted, study)
+    kept = read_results(committed / f'{study}_thermal_scenes_cpu.json', StudyResults)
+    assert_same(asdict(summarize(findings, 'cpu')), asdict(kept), study)
 
 
 def test_the_matrix_that_was_kept_has_the_studies_of_the_shipped_one(root, committed):

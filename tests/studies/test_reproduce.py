@@ -18,6 +18,7 @@ from studies.conftest import reproduce
 
 from timm_convattn.errors import InputError
 from timm_convattn.predictions import Predictions
+from timm_convattn.results import PaperResult, StudyResults, read_results
 from timm_convattn.studies import scheduling, supervise
 from timm_convattn.studies.data import open_study_data
 from timm_convattn.studies.execution import log_path, task_of
@@ -71,27 +72,27 @@ def test_findings_are_those_of_the_runs(studied, matrix_file, tiny_crops):
             assert run.predictions.hits.mean() == pytest.approx(metrics['accuracy'])
 
 
-def test_report_names_what_it_shows_and_results_file_gives_the_same_table(copied):
-    old = copied / 'report_pictures' / 'of_an_earlier_report.png'
+def test_report_states_what_it_shows_and_results_give_the_same_table(copied):
+    old = copied / 'report_figures' / 'of_an_earlier_report.png'
     old.parent.mkdir()
     old.touch()
     page, markdown, results = write_report(copied, copied / 'results')
-    record = json.loads(results.read_text())
+    found = read_results(results, StudyResults)
     assert results.name == 'table2_crops_small.json'
-    assert [row['row'] for row in record['rows']] == ['ResNet18', 'AResNet18']
-    assert record['rows'][1]['paper'] == {'row': 'AResNet50', 'mean': 0.9707, 'deviation': 0.0006}
-    assert record['rows'][0]['runs'][0]['selection']['held_out'] > 0
-    table = as_markdown(study_table(record))
+    assert [arm.name for arm in found.arms] == ['ResNet18', 'AResNet18']
+    assert found.arms[1].paper == PaperResult('AResNet50', 0.9707, 0.0006)
+    assert found.arms[0].runs[0].selection.held_out > 0
+    table = as_markdown(study_table(found))
     assert table in markdown.read_text()
     assert 'AResNet50 97.07 ± 0.06' in table
     text = page.read_text()
     for said in ('Networks of a few seconds.', 'reproduce.py table2 --scale', 'Scale: small', 'Seeds', 'Hardware'):
         assert said in text
     assert 'NaN' not in results.read_text()
-    pictures = re.findall(r'\]\((report_pictures/[^)]+)\)', markdown.read_text())
-    assert len(pictures) >= 7
-    assert all((copied / picture).stat().st_size > 1000 for picture in pictures)
-    assert {path.name for path in old.parent.iterdir()} == {Path(picture).name for picture in pictures}
+    figures = re.findall(r'\]\((report_figures/[^)]+)\)', markdown.read_text())
+    assert len(figures) >= 7
+    assert all((copied / figure).stat().st_size > 1000 for figure in figures)
+    assert {path.name for path in old.parent.iterdir()} == {Path(figure).name for figure in figures}
 
 
 def test_kept_runs_count_as_finished_elsewhere_and_give_the_same_tables(
@@ -129,10 +130,10 @@ def test_report_of_evidence_needs_neither_runs_nor_crops(root, copied, tiny_crop
     args = ('report', '--from', tmp_path / 'results', '--out', tmp_path / 'out', '--results', tmp_path / 'again')
     shown = reproduce(root, *args)
     assert shown.returncode == 0, shown.stderr
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'report.html', 'report.md', 'report_pictures'}
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'report.html', 'report.md', 'report_figures'}
     text = (tmp_path / 'out' / 'report.md').read_text()
     assert [line for line in text.splitlines() if line.startswith('|')] == tables
-    assert text.count('figures that need them are left out') == 3  # sample crops, rejected crops, mistakes
+    assert text.count('figures that need them are left out') == 2 * 3  # at a glance, and in three sections
     assert (tmp_path / 'again' / results.name).read_bytes() == results.read_bytes()
     for path in (tmp_path / 'results' / 'evidence').iterdir():
         assert (tmp_path / 'again' / 'evidence' / path.name).read_bytes() == path.read_bytes()
@@ -162,7 +163,7 @@ def test_damaged_foreign_and_missing_runs_are_named_and_left_out(copied, matrix_
     assert f'Left out: {runs[1].parent.name}/results.json was measured on other crops (ffffffffffff)' in page
     assert 'One run of this study is not finished' in page
     assert 'No finished run yet: AResNet18' in page
-    assert 'No run of this study is finished yet, 2 are to be made.' in page
+    assert 'No run of this study is finished yet; 2 are missing.' in page
     shutil.copy(sorted(copied.glob('runs/a*/validation.safetensors'))[0], plain[1].parent / 'validation.safetensors')
     data = open_study_data(str(tiny_crops), 'four_class', copied / 'crops')
     assert gather(read_matrix(matrix_file), 'table2', data, RunFolders(copied / 'runs')).rows['AResNet18'] == []
@@ -220,7 +221,7 @@ def test_what_is_read_off_the_crops_alone_needs_no_run(root, matrix_file, tiny_c
     text = write_report(tmp_path / 'studies')[1].read_text()
     assert '| train | 10 | 9 | 9 | 0 | 28 |' in text
     assert "| the paper's train | 22,372 | 41,260 | 3,986 | 226 | 67,844 |" in text
-    assert 'fig5_0.png' in text
+    assert 'sample-crops-fig-5-0.png' in text
 
 
 def test_no_run_is_begun_when_the_time_is_up(root, matrix_file, tiny_crops, tmp_path):
@@ -302,7 +303,7 @@ def test_a_supervised_command_gives_its_exit_status():
 
 
 @pytest.mark.skipif(shutil.which('chromium') is None, reason='there is no Chromium: apt-get install chromium')
-def test_a_browser_shows_every_picture_without_asking_anyone_and_nothing_is_wider_than_the_page(copied):
+def test_browser_shows_every_figure_offline_and_nothing_is_wider_than_the_page(copied):
     from playwright.sync_api import sync_playwright
 
     page_file = write_report(copied)[0]
@@ -323,9 +324,9 @@ def test_a_browser_shows_every_picture_without_asking_anyone_and_nothing_is_wide
             assert all(done and wide > 100 and alt for done, wide, alt in images)
             assert page.evaluate('document.documentElement.scrollWidth') <= width
             assert page.eval_on_selector_all('section table', 'all => all.length') >= 3
-            assert page.inner_text('#table2-small-1 tbody tr:nth-child(2) td:first-child') == 'AResNet18'
-            page.click('nav a[href="#table2-small-1"]')
-            page.wait_for_function('document.querySelector("#table2-small-1").getBoundingClientRect().top < 200')
+            assert page.inner_text('#all-networks-table-2 tbody tr:nth-child(2) td:first-child') == 'AResNet18'
+            page.click('a[href="#all-networks-table-2"]')
+            page.wait_for_function('document.querySelector("#all-networks-table-2").getBoundingClientRect().top < 200')
             assert complaints == []
             assert all(url.startswith(('file:', 'data:')) for url in asked)
             page.close()

@@ -19,9 +19,9 @@ from timm_convattn.studies.evidence import read_evidence
 from timm_convattn.studies.gathering import gather
 from timm_convattn.studies.history import read_history
 from timm_convattn.studies.matrix import read_matrix
-from timm_convattn.studies.records import study_record
 from timm_convattn.studies.reporting import write_report
 from timm_convattn.studies.results import READ, RunFolders, read_results
+from timm_convattn.studies.summary import summarize
 from timm_convattn.studies.tables import study_table
 
 ROWS = {
@@ -115,7 +115,7 @@ def refusal(made, data):
 def test_a_run_that_is_left_out_is_named_below_the_table_of_the_others(made, data):
     bend(first_results(made[1]), 'metrics.macro_f1', delete=True)
     assert 'it has no metrics.macro_f1' in only_problem(made, data)
-    table = study_table(study_record(gather(made[0], 'table2', data, RunFolders(made[1])), 'small'))
+    table = study_table(summarize(gather(made[0], 'table2', data, RunFolders(made[1])), 'small'))
     assert table.notes[-1].startswith('Left out: aresnet18_relmha-s0-')
     assert [cells[:2] for cells in table.rows] == [('ResNet18', '2'), ('AResNet18', '1')]
 
@@ -124,7 +124,7 @@ def test_runs_that_fit_have_no_problem(made, data):
     matrix, runs = made
     findings = gather(matrix, 'table2', data, RunFolders(runs))
     assert (findings.problems, findings.unfinished) == ([], 0)
-    assert study_record(findings, 'small')['rows'][1]['difference']['seeds'] == 2
+    assert summarize(findings, 'small').arms[1].difference.seeds == 2
 
 
 @pytest.mark.parametrize('key', [*READ, 'metrics', 'environment', 'training', 'model', 'data', 'environment.hardware'])
@@ -235,11 +235,11 @@ def test_two_scales_and_two_folders_of_one_name_overwrite_nothing(write, data, f
     for path in written:
         record = json.loads(path.read_text())
         assert f'_{record["data"]["sha256"][:8]}_{record["scale"]}.json' in path.name
-        assert [run['seed'] for run in record['rows'][0]['runs']] == [0 if record['scale'] == 'small' else 1]
+        assert [run['seed'] for run in record['arms'][0]['runs']] == [0 if record['scale'] == 'small' else 1]
     ids = re.findall(r' id="([^"]+)"', page.read_text())
     assert len(ids) == len(set(ids)) > 8
-    assert {f'table2-{scale}-{number}' for scale in ('small', 'large') for number in (1, 2)} <= set(ids)
-    pictures = re.findall(r'\]\((report_pictures/[^)]+)\)', markdown.read_text())
+    assert {f'table2-scale-{scale}{again}' for scale in ('small', 'large') for again in ('', '-1')} <= set(ids)
+    pictures = re.findall(r'\]\((report_figures/[^)]+)\)', markdown.read_text())
     assert len(pictures) == len(set(pictures)) > 8
     assert 'table2, scale small' in markdown.read_text()
 
@@ -268,7 +268,7 @@ def test_damaged_weights_are_told_and_the_rest_is_shown(made, data):
     (folder / 'config.json').write_text('{"architecture": "aresnet18_relmha", "num_classes": 4}')
     (folder / 'model.safetensors').write_bytes(b'\x00' * 100)
     last = list(sections.study_sections(findings, 'small'))[-1]
-    assert (last.anchor, last.blocks) == ('attention', [])
+    assert (last.title, last.blocks) == ('Attention of AResNet18', ())
     assert last.statements[0].startswith('The weights of AResNet18, seed 0 cannot be used: ')
     assert last.statements[0].endswith(f'Remove {folder.parent} to repeat the run.')
 

@@ -1,4 +1,4 @@
-"""Differences between rows: agree with scipy, cover the truth as often as promised, and see what is there."""
+"""Differences between arms agree with scipy, cover the truth as often as stated, and detect what is there."""
 
 from dataclasses import replace
 
@@ -7,19 +7,12 @@ import pytest
 import scipy.stats
 from sklearn.metrics import f1_score
 
-from timm_convattn.studies.statistics import (
-    accuracy,
-    adjust_for_number,
-    compare,
-    counts_by_frame,
-    holm,
-    least_visible_difference,
-    macro_f1,
-)
+from timm_convattn.metrics import accuracy, macro_f1
+from timm_convattn.studies.statistics import adjust, compare, counts_by_frame, holm, minimum_detectable_difference
 
 
 def runs(rng, seeds, probability, frames=60, per_frame=8, spread=0.0):
-    """Runs of a row on the same labels: each seed as good as `probability` plus a deviation of its own."""
+    """Runs of an arm on the same labels: each seed has the accuracy `probability` plus its own deviation."""
     labels = np.arange(frames * per_frame) % 3
     numbers = np.repeat(np.arange(frames), per_frame)
     counts = []
@@ -29,7 +22,7 @@ def runs(rng, seeds, probability, frames=60, per_frame=8, spread=0.0):
     return counts
 
 
-def test_scores_read_off_counts_are_those_of_scikit_learn():
+def test_scores_of_counts_are_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 3, 200), rng.integers(0, 4, 200)
     counts = counts_by_frame(predicted, labels, rng.integers(0, 9, 200), 4)
@@ -52,32 +45,32 @@ def test_test_over_seeds_is_the_paired_t_test():
     assert difference.low < difference.mean < difference.high
 
 
-def test_a_large_difference_is_clear_and_none_is_not():
+def test_large_difference_is_significant_and_none_is_not():
     rng = np.random.default_rng(2)
-    assert compare(runs(rng, 5, 0.95), runs(rng, 5, 0.8)).is_clear
+    assert compare(runs(rng, 5, 0.95), runs(rng, 5, 0.8)).significant
     same = runs(rng, 5, 0.9)
     nothing = compare(same, same)
-    assert (nothing.mean, nothing.p_value, nothing.is_clear) == (0.0, 1.0, False)
+    assert (nothing.mean, nothing.p_value, nothing.significant) == (0.0, 1.0, False)
 
 
-def test_equal_rows_are_rarely_called_different():
+def test_equal_arms_are_rarely_significantly_different():
     rng = np.random.default_rng(3)
-    clear = sum(compare(runs(rng, 3, 0.9, spread=0.01), runs(rng, 3, 0.9, spread=0.01)).is_clear for _ in range(60))
-    assert clear <= 6
+    pairs = ((runs(rng, 3, 0.9, spread=0.01), runs(rng, 3, 0.9, spread=0.01)) for _ in range(60))
+    assert sum(compare(*pair).significant for pair in pairs) <= 6
 
 
 def test_one_seed_says_nothing_about_other_seeds():
     rng = np.random.default_rng(4)
     difference = compare(runs(rng, 1, 0.95), runs(rng, 1, 0.7))
-    assert (difference.p_value, difference.seed_low, difference.least_visible) == (None, None, None)
+    assert (difference.p_value, difference.seed_low, difference.minimum_detectable) == (None, None, None)
     assert difference.low > 0
-    assert not difference.is_clear
+    assert not difference.significant
 
 
-def test_least_visible_difference_is_found_four_times_in_five():
+def test_minimum_detectable_difference_is_found_four_times_in_five():
     rng = np.random.default_rng(5)
     for seeds in (3, 5, 10):
-        least = least_visible_difference(1.0, seeds)
+        least = minimum_detectable_difference(1.0, seeds)
         found = scipy.stats.ttest_1samp(rng.normal(least, 1.0, (20_000, seeds)), 0, axis=1).pvalue < 0.05
         assert found.mean() == pytest.approx(0.8, abs=0.06)
 
@@ -114,34 +107,37 @@ def test_of_many_true_nulls_one_is_rarely_found_in_a_study():
     assert np.mean(p_values.min(axis=1) < 0.05) > 0.2  # without
 
 
-def test_comparisons_of_one_study_are_adjusted_together_and_those_of_one_seed_are_not_counted():
+def test_comparisons_are_adjusted_together_except_those_of_one_seed():
     rng = np.random.default_rng(7)
-    row = runs(rng, 4, 0.8, spread=0.02)
-    alone = {f'row {n}': compare(runs(rng, 4, 0.83, spread=0.02), row) for n in range(3)}
-    alone['one seed'] = compare(row[:1], row[1:2])
-    together = adjust_for_number(alone)
+    plain = runs(rng, 4, 0.8, spread=0.02)
+    alone = {f'row {n}': compare(runs(rng, 4, 0.83, spread=0.02), plain) for n in range(3)}
+    alone['one seed'] = compare(plain[:1], plain[1:2])
+    together = adjust(alone)
     assert list(together) == list(alone)
     tested = list(alone)[:3]
     assert [together[name].adjusted_p_value for name in tested] == holm([alone[name].p_value for name in tested])
     assert together['one seed'] == alone['one seed']
     for name in tested:
         assert together[name].p_value == alone[name].p_value
-        assert together[name].least_visible == pytest.approx(least_visible_difference(alone[name].deviation, 4, 3))
-        assert together[name].least_visible > alone[name].least_visible
+        assert together[name].minimum_detectable == pytest.approx(
+            minimum_detectable_difference(alone[name].deviation, 4, 3)
+        )
+        assert together[name].minimum_detectable > alone[name].minimum_detectable
 
 
-def test_what_is_clear_alone_need_not_be_among_many():
+def test_significant_difference_need_not_be_so_among_many():
     rng = np.random.default_rng(8)
     found = compare(runs(rng, 3, 0.95, spread=0.01), runs(rng, 3, 0.8, spread=0.01))
     found = replace(found, p_value=0.03, adjusted_p_value=0.03, seed_low=0.01, seed_high=0.2)
-    assert found.is_clear
+    assert adjust({'found': found})['found'].significant
     nulls = {str(n): replace(found, p_value=0.5) for n in range(3)}
-    beside = adjust_for_number({'found': found, **nulls})['found']
-    assert (beside.adjusted_p_value, beside.is_clear_alone, beside.is_clear) == (pytest.approx(0.12), True, False)
+    among = adjust({'found': found, **nulls})['found']
+    assert among.adjusted_p_value == pytest.approx(0.12)
+    assert (among.significant_unadjusted, among.significant) == (True, False)
 
 
-def test_least_visible_difference_is_found_at_the_level_that_holm_asks_of_the_first():
+def test_minimum_detectable_difference_is_found_at_the_first_level_of_holm():
     rng = np.random.default_rng(9)
-    least = least_visible_difference(1.0, 5, comparisons=4)
+    least = minimum_detectable_difference(1.0, 5, comparisons=4)
     found = scipy.stats.ttest_1samp(rng.normal(least, 1.0, (20_000, 5)), 0, axis=1).pvalue < 0.05 / 4
     assert found.mean() == pytest.approx(0.8, abs=0.06)

@@ -1,1 +1,1 @@
-"""Measurements of this package beside its peers, which `train_scripts/benchmark.py` runs and writes."""
+"""Benchmarks against peers, run by `train_scripts/benchmark.py`."""

@@ -1,4 +1,4 @@
-"""The attention alone beside three others that compute relative positions: time, memory, and how they grow."""
+"""The attention layer against three others with relative positions: time, memory, and how they grow."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,13 +7,22 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from timm_convattn.benchmarks.measure import Growth, Pair, Row, compare, growth, peak_memory, seconds_of
+from timm_convattn.benchmarks.measure import (
+    Measurements,
+    Pair,
+    compare,
+    compare_values,
+    fit_growth,
+    peak_memory,
+    seconds_of,
+)
 from timm_convattn.errors import InputError
 from timm_convattn.layers import RelMha2d
+from timm_convattn.results import Comparison, Growth
 
 __all__ = ['CASES', 'PEERS', 'PadAndReshape', 'measure_attention']
 
-# (batch, channels, side of the map, width of queries and keys and of values), 8 heads: BoTNet's maps and the paper's
+# (batch, channels, side of the map, width of queries, keys and values), 8 heads: the maps of BoTNet and of the paper
 CASES = (
     (8, 512, 14, 64),
     (2, 512, 28, 64),
@@ -25,7 +34,7 @@ CASES = (
 
 
 class PadAndReshape(nn.Module):
-    """The relative attention of Bello et al. (2019) as it is usually written: all logits, shifted by padding."""
+    """The relative attention of Bello et al. (2019) as usually written: all logits, shifted by padding."""
 
     def __init__(self, dim: int, dim_out: int, side: int, num_heads: int = 8) -> None:
         super().__init__()
@@ -48,14 +57,14 @@ class PadAndReshape(nn.Module):
 
 
 def _shifted(q: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Logits by relative column to logits by column: (B, heads, H, W, d) -> (B, heads, H, H', W, W')."""
+    """Map logits by relative column to logits by column: (B, heads, H, W, d) -> (B, heads, H, H', W, W')."""
     B, heads, H, W, _ = q.shape
-    relative = F.pad(q @ table.t(), [0, 1]).flatten(3)  # one zero behind each row shifts the next one by one
+    relative = F.pad(q @ table.t(), [0, 1]).flatten(3)  # a zero after each row shifts the next row by one
     absolute = F.pad(relative, [0, W - 1]).view(B, heads, H, W + 1, 2 * W - 1)[..., :W, W - 1 :]
     return absolute.unsqueeze(3).expand(-1, -1, -1, H, -1, -1)
 
 
-def _timms(dim: int, width: int, side: int) -> nn.Module:
+def _timm(dim: int, width: int, side: int) -> nn.Module:
     from timm.layers.bottleneck_attn import BottleneckAttn  # no public path in timm 1.0.31
 
     module: nn.Module = BottleneckAttn(dim, width, (side, side), num_heads=8, scale_pos_embed=True)
@@ -72,7 +81,7 @@ def _bottleneck_transformers(dim: int, width: int, side: int) -> nn.Module:
 
 
 PEERS: dict[str, Callable[[int, int, int], nn.Module]] = {
-    'timm': _timms,
+    'timm': _timm,
     'bottleneck-transformer-pytorch': _bottleneck_transformers,
     'pad and reshape': PadAndReshape,
 }
@@ -80,24 +89,24 @@ PEERS: dict[str, Callable[[int, int, int], nn.Module]] = {
 
 def measure_attention(
     seconds: float, cases: Sequence[tuple[int, int, int, int]] = CASES, sides: Sequence[int] = (14, 28, 56)
-) -> tuple[list[Row], list[Growth]]:
-    """Compare our attention with its peers: forward, with the backward pass, and the memory of both.
+) -> Measurements:
+    """Compare our attention with its peers: time and memory of forward, and of forward and backward.
 
     Args:
-        seconds: How long each comparison takes.
+        seconds: Duration of each comparison.
         cases: (batch, channels, side, width) of each.
-        sides: The maps that the growth is fitted to.
+        sides: Sides of the maps that the growth is fitted to.
     """
-    rows = []
+    comparisons = []
     for case in cases:
         for name, peer in PEERS.items():
-            rows += _compare_with_backward(case, name, peer, seconds)
-    return rows, _growth(sides)
+            comparisons += _compare_with_backward(case, name, peer, seconds)
+    return comparisons, _growth(sides)
 
 
 def _compare_with_backward(
     case: tuple[int, int, int, int], name: str, peer: Callable[[int, int, int], nn.Module], seconds: float
-) -> list[Row]:
+) -> list[Comparison]:
     batch, dim, side, width = case
     title = f'{batch} x {dim} x {side} x {side}'
 
@@ -106,16 +115,14 @@ def _compare_with_backward(
         ours, theirs = _ours(dim, width, side), peer(dim, width, side)
         return lambda: step(ours, x), lambda: step(theirs, x)
 
-    rows = [
+    comparisons = [
         compare(f'{title}, forward', name, lambda: make(_forward), seconds),
         compare(f'{title}, forward and backward', name, lambda: make(_train), seconds),
     ]
     for what, step in (('forward', _forward), ('forward and backward', _train)):
         ours, theirs = (peak_memory(function) / 2**20 for function in make(step))
-        rows.append(
-            Row(f'{title}, memory of {what}', name, round(ours, 3), round(theirs, 3), 'MiB', round(ours / theirs, 4))
-        )
-    return rows
+        comparisons.append(compare_values(f'{title}, memory of {what}', name, ours, theirs, 'MiB'))
+    return comparisons
 
 
 def _ours(dim: int, width: int, side: int) -> nn.Module:
@@ -132,15 +139,15 @@ def _train(module: nn.Module, x: torch.Tensor) -> None:
 
 
 def _growth(sides: Sequence[int]) -> list[Growth]:
-    """Fit time and memory of one image's attention against the positions of its map."""
+    """Fit time and memory of the attention of one image to the number of positions of its map."""
     found = []
     for what, step in (('forward', _forward), ('forward and backward', _train)):
         times: dict[float, float] = {}
         memory: dict[float, float] = {}
         for side in sides:
             module, x = _ours(512, 64, side), torch.randn(1, 512, side, side)
-            memory[side**2] = peak_memory(lambda: step(module, x)) / 2**20  # noqa: B023  called at once
+            memory[side**2] = peak_memory(lambda: step(module, x)) / 2**20  # noqa: B023  called immediately
             times[side**2] = min(seconds_of(lambda: step(module, x)) for _ in range(5)) * 1e3  # noqa: B023
-        found.append(growth(f'time of {what}', 'positions', 'ms', times))
-        found.append(growth(f'memory of {what}', 'positions', 'MiB', memory))
+        found.append(fit_growth(f'time of {what}', 'positions', 'ms', times))
+        found.append(fit_growth(f'memory of {what}', 'positions', 'MiB', memory))
     return found

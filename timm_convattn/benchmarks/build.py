@@ -1,4 +1,4 @@
-"""Crops built from frames: by one and by two processes, beside decoding the frames alone, each in a fresh process."""
+"""Crops built from frames by one and by two processes, and frames decoded alone, each in a fresh process."""
 
 import json
 import multiprocessing
@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from timm_convattn.benchmarks.measure import Growth, Row, growth, row_of
+from timm_convattn.benchmarks.measure import Measurements, compare_values, fit_growth, summarize
 from timm_convattn.data.crops import build_crops
 from timm_convattn.data.flir import read_flir, read_frame
 from timm_convattn.data.thermal_scenes import write_scenes
@@ -25,19 +25,18 @@ def measure_build(
     flir_root: Path | None = None,
     shares: tuple[float, ...] = (0.13, 0.25, 0.5, 1.0),
     repeats: int = 3,
-) -> tuple[list[Row], list[Growth]]:
-    """Compare building crops by two processes with one, and with decoding every frame once; time and peak memory.
+) -> Measurements:
+    """Compare building crops with two processes, with one, and decoding every frame once: time and peak memory.
 
     Args:
-        seconds: How long each comparison takes at least.
-        flir_root: Folder in FLIR's layout. None: the embedded thermal scenes, drawn for it.
-        shares: Shares of the frames that the growth is fitted to; the smallest is compared with all in memory.
-        repeats: How often each is measured at least.
+        seconds: Minimum duration of each comparison.
+        flir_root: Folder in FLIR's layout. None: the embedded thermal scenes, written for it.
+        shares: Fractions of the frames that the growth is fitted to; memory is compared between the extremes.
+        repeats: Minimum number of repetitions of each measurement.
     """
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
         if flir_root is None:
-            flir_root = place / 'scenes'
+            flir_root = Path(folder) / 'scenes'
             write_scenes(flir_root)
         runs: list[tuple[float, float, float]] = []
         while len(runs) < repeats or sum(map(sum, runs)) < seconds:
@@ -45,41 +44,32 @@ def measure_build(
             runs.append((two, one, _fresh(_decode, flir_root)[0]))
         frames = len(read_flir(flir_root).frames)
         title = f'crops of {frames} frames'
-        rows = [
-            row_of(f'{title}, 2 processes', '1 process', [(two, one) for two, one, _ in runs], 1.0, 's'),
-            row_of(f'{title}, 1 process', 'decoding alone', [(one, alone) for _, one, alone in runs], 1.0, 's'),
-            row_of(f'{title}, 2 processes', 'decoding alone', [(two, alone) for two, _, alone in runs], 1.0, 's'),
+        comparisons = [
+            summarize(f'{title}, 2 processes', '1 process', [(two, one) for two, one, _ in runs], 1.0, 's'),
+            summarize(f'{title}, 1 process', 'decoding alone', [(one, alone) for _, one, alone in runs], 1.0, 's'),
+            summarize(f'{title}, 2 processes', 'decoding alone', [(two, alone) for two, _, alone in runs], 1.0, 's'),
         ]
         times: dict[float, float] = {}
         memory: dict[float, float] = {}
         for share in shares:
             count = round(frames * share)
-            part = _part(flir_root, count, place / f'{count} frames')
+            part = _part(flir_root, count, Path(folder) / f'{count} frames')
             several = [_fresh(_build, part, 1) for _ in range(repeats)]
             times[count], memory[count] = min(run[0] for run in several), max(run[1] for run in several)
-        few, all_of_them = min(memory), max(memory)
-        ratio = memory[all_of_them] / memory[few]
-        rows.append(
-            Row(
-                f'peak memory, {all_of_them} frames',
-                f'{few} frames',
-                round(memory[all_of_them], 1),
-                round(memory[few], 1),
-                'MiB',
-                round(ratio, 4),
-            )
-        )
-        return rows, [growth('time of building', 'frames', 's', times)]
+        few, most = min(memory), max(memory)
+        case = f'peak memory, {most} frames'
+        comparisons.append(compare_values(case, f'{few} frames', memory[most], memory[few], 'MiB'))
+        return comparisons, [fit_growth('time of building', 'frames', 's', times)]
 
 
 def _fresh(measure: Callable[..., tuple[float, float]], *args: Any) -> tuple[float, float]:
-    """Measure in a process that did nothing else before, which has imported what it needs."""
+    """Run a measurement in a new process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool:
         return pool.submit(measure, *args).result()
 
 
 def _build(flir_root: Path, num_proc: int) -> tuple[float, float]:
-    """Build the crops: seconds, and peak memory of this process in MiB."""
+    """Build the crops and return seconds and the peak memory of this process in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         build_crops(flir_root, Path(folder) / 'crops', num_proc=num_proc, progress=False)
@@ -87,7 +77,7 @@ def _build(flir_root: Path, num_proc: int) -> tuple[float, float]:
 
 
 def _decode(flir_root: Path) -> tuple[float, float]:
-    """Read the annotations and decode every frame once: seconds, and peak memory in MiB."""
+    """Read the annotations, decode every frame once, and return seconds and peak memory in MiB."""
     started = time.perf_counter()
     for frame in read_flir(flir_root).frames:
         read_frame(frame)
@@ -95,7 +85,7 @@ def _decode(flir_root: Path) -> tuple[float, float]:
 
 
 def _part(flir_root: Path, count: int, folder: Path) -> Path:
-    """Copy the first frames of a folder and their boxes."""
+    """Copy the first frames of a folder with their boxes."""
     flir = read_flir(flir_root)
     for name, split in flir.splits.items():
         kept, count = split.frames[:count], max(count - len(split.frames), 0)

@@ -1,74 +1,58 @@
-"""Two things measured side by side: in one process, one thread, alternating, on a machine that does nothing else."""
+"""Two functions measured alternately, in one process and one thread, on an otherwise idle machine."""
 
 import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ['Growth', 'Pair', 'Row', 'compare', 'growth', 'peak_memory', 'seconds_of']
+from timm_convattn.results import Comparison, Growth
+
+__all__ = ['Measurements', 'Pair', 'compare', 'compare_values', 'fit_growth', 'peak_memory', 'seconds_of', 'summarize']
 
 Pair = tuple[Callable[[], Any], Callable[[], Any]]
+Measurements = tuple[list[Comparison], list[Growth]]
 
 
-class Row(NamedTuple):
-    """One comparison."""
-
-    case: str
-    peer: str
-    ours: float
-    theirs: float
-    unit: str
-    ratio: float
-    """ours / theirs, of the medians"""
-    spread: float = 0.0
-    """Half the distance between the quartiles of the ratios of neighbouring measurements."""
-
-
-class Growth(NamedTuple):
-    """How a measurement grows with a size: like size to the power of the exponent."""
-
-    case: str
-    of: str
-    """What the sizes count."""
-    sizes: list[float]
-    values: list[float]
-    unit: str
-    exponent: float
-
-
-def compare(case: str, peer: str, make: Callable[[], Pair], seconds: float = 4.0, rounds: int = 5, per: int = 1) -> Row:
-    """Time two functions in turns.
+def compare(
+    case: str, peer: str, make: Callable[[], Pair], seconds: float = 4.0, rounds: int = 5, per: int = 1
+) -> Comparison:
+    """Time two functions alternately.
 
     Args:
         case: What is compared.
         peer: What it is compared with.
-        make: Makes both functions, ours first. Every round makes them anew: where memory comes to lie, and whether
-            the allocator has to ask the system for it, moves times as much as the code does.
-        seconds: For how long, all rounds together.
-        rounds: How often they are made.
-        per: How many things each call does.
+        make: Returns both functions, ours first. Called again in each round, because memory layout and allocator state
+            affect times as much as the code does.
+        seconds: Duration of all rounds together.
+        rounds: Number of rounds.
+        per: Number of items that each call processes.
 
     Returns:
-        Medians in milliseconds for each thing, their ratio, and how much neighbouring ratios differ.
+        Medians in milliseconds per item, their ratio, and the spread of the ratios of neighbouring measurements.
     """
     times: list[tuple[float, float]] = []
     for _ in range(rounds):
         ours, theirs = make()
-        ours(), theirs()  # allocate, and choose kernels
-        started, least = time.perf_counter(), len(times) + 2
-        while len(times) < least or time.perf_counter() - started < seconds / rounds:
+        ours(), theirs()  # allocate, and select kernels
+        started, minimum = time.perf_counter(), len(times) + 2
+        while len(times) < minimum or time.perf_counter() - started < seconds / rounds:
             times.append((seconds_of(ours), seconds_of(theirs)))
-    return row_of(case, peer, times, 1e3 / per, 'ms')
+    return summarize(case, peer, times, 1e3 / per, 'ms')
 
 
-def row_of(case: str, peer: str, times: Sequence[tuple[float, float]], scale: float, unit: str) -> Row:
-    """Sum up neighbouring measurements of two things."""
-    a, b = (statistics.median(column) * scale for column in zip(*times, strict=True))
-    quartiles = statistics.quantiles([mine / other for mine, other in times], n=4)
-    return Row(case, peer, round(a, 4), round(b, 4), unit, round(a / b, 4), round((quartiles[2] - quartiles[0]) / 2, 4))
+def summarize(case: str, peer: str, values: Sequence[tuple[float, float]], scale: float, unit: str) -> Comparison:
+    """Summarize neighbouring measurements, ours and theirs."""
+    ours, theirs = (statistics.median(column) * scale for column in zip(*values, strict=True))
+    quartiles = statistics.quantiles([mine / other for mine, other in values], n=4)
+    return compare_values(case, peer, ours, theirs, unit, spread=round((quartiles[2] - quartiles[0]) / 2, 4))
+
+
+def compare_values(case: str, peer: str, ours: float, theirs: float, unit: str, spread: float = 0.0) -> Comparison:
+    """Compare two values, rounded to four digits."""
+    return Comparison(case, peer, round(ours, 4), round(theirs, 4), unit, round(ours / theirs, 4), spread)
 
 
 def seconds_of(function: Callable[[], Any]) -> float:
@@ -78,14 +62,14 @@ def seconds_of(function: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def growth(case: str, of: str, unit: str, values: dict[float, float]) -> Growth:
-    """Fit the exponent: the slope of the line through the logarithms of sizes and values.
+def fit_growth(case: str, of: str, unit: str, values: dict[float, float]) -> Growth:
+    """Fit a power law: the slope of the line through the logarithms of sizes and values.
 
     Args:
         case: What was measured.
         of: What the sizes count.
         unit: Unit of the values.
-        values: The value of each size.
+        values: Size -> value.
     """
     logs = [(math.log(size), math.log(value)) for size, value in values.items()]
     slope = statistics.linear_regression(*zip(*logs, strict=True)).slope
@@ -93,11 +77,8 @@ def growth(case: str, of: str, unit: str, values: dict[float, float]) -> Growth:
 
 
 def peak_memory(function: Callable[[], Any]) -> int:
-    """Measure by how many bytes tensors on the CPU grow while a function runs, at the most.
-
-    Whatever torch allocates counts, inside of operators too; what there was before does not.
-    """
-    function()  # what is allocated once and kept
+    """Return by how many bytes CPU memory allocated by torch grows at most while a function runs."""
+    function()  # allocate what stays allocated
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         function()
     now = most = 0

@@ -1,4 +1,4 @@
-"""Whole models beside their backbones, and beside themselves in another layout and compiled."""
+"""Models against their backbones, and against themselves in channels-last layout and compiled."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -7,8 +7,9 @@ import timm
 import torch
 import torch.nn as nn
 
-from timm_convattn.benchmarks.measure import Growth, Pair, Row, compare
+from timm_convattn.benchmarks.measure import Measurements, Pair, compare, compare_values
 from timm_convattn.complexity import measure_complexity
+from timm_convattn.results import Comparison
 
 __all__ = ['SIZES', 'measure_models']
 
@@ -16,16 +17,16 @@ SIZES = {60: 32, 224: 4}  # side of the images in pixels -> images in a batch
 
 
 class Network(NamedTuple):
-    """A model and how it is run."""
+    """A model and how it is prepared."""
 
     title: str
     name: str
     args: Mapping[str, Any] = {}
-    way: Callable[[nn.Module], Any] = lambda model: model
+    prepare: Callable[[nn.Module], Any] = lambda model: model
 
     def create(self, device: str = 'cpu') -> Any:
         """Create it for the paper's four classes."""
-        return self.way(timm.create_model(self.name, num_classes=4, device=device, **self.args))
+        return self.prepare(timm.create_model(self.name, num_classes=4, device=device, **self.args))
 
 
 def _channels_last(model: nn.Module) -> nn.Module:
@@ -33,7 +34,7 @@ def _channels_last(model: nn.Module) -> nn.Module:
 
 
 def _compiled(model: nn.Module) -> Any:
-    torch._dynamo.reset()  # else it would be compiled for the sizes of earlier models, too
+    torch._dynamo.reset()  # otherwise compiled for the sizes of earlier models as well
     return torch.compile(model, dynamic=False)
 
 
@@ -56,43 +57,41 @@ def measure_models(
     backbone: str = 'resnet50',
     sizes: Mapping[int, int] = SIZES,
     compiled: bool = True,
-) -> tuple[list[Row], list[Growth]]:
-    """Compare a model with its backbone in multiply-accumulates and time, and with itself in other ways to run it.
+) -> Measurements:
+    """Compare a model with its backbone in multiply-accumulates and time, and with itself channels last and compiled.
 
-    Training is a pass forward and one backward.
+    Training is a forward and a backward pass.
 
     Args:
-        seconds: How long each comparison takes.
+        seconds: Duration of each comparison.
         augmented: The model.
-        backbone: What it augments.
+        backbone: Its backbone.
         sizes: Side of the images in pixels -> images in a batch.
-        compiled: Whether to compile it, too, which takes minutes.
+        compiled: Whether to measure the compiled model, which takes minutes.
     """
     plain, peer = Network(augmented, augmented), Network(backbone, backbone)
     lean = Network(f'{augmented} with transition_kernel=1', augmented, {'transition_kernel': 1})
-    ways = [Network(f'{augmented}, channels last', augmented, way=_channels_last)]
+    variants = [Network(f'{augmented}, channels last', augmented, prepare=_channels_last)]
     if compiled:
-        ways.append(Network(f'{augmented}, compiled', augmented, way=_compiled))
-    rows = []
+        variants.append(Network(f'{augmented}, compiled', augmented, prepare=_compiled))
+    comparisons = []
     for size, batch in sizes.items():
         for network in (plain, lean):
-            rows.append(_compare_costs(network, peer, size))
-            rows += _compare_times(network, peer, size, batch, seconds)
-        for network in ways:
-            rows += _compare_times(network, plain, size, batch, seconds)
-    return rows, []
+            comparisons.append(_compare_costs(network, peer, size))
+            comparisons += _compare_times(network, peer, size, batch, seconds)
+        for network in variants:
+            comparisons += _compare_times(network, plain, size, batch, seconds)
+    return comparisons, []
 
 
-def _compare_costs(network: Network, peer: Network, size: int) -> Row:
-    """Count the multiply-accumulates of one image."""
+def _compare_costs(network: Network, peer: Network, size: int) -> Comparison:
+    """Compare the multiply-accumulates of one image."""
     ours, theirs = (measure_complexity(each.create('meta'), size).macs / 1e9 for each in (network, peer))
-    return Row(
-        f'{network.title}, {size} px', peer.title, round(ours, 4), round(theirs, 4), 'GMAC', round(ours / theirs, 4)
-    )
+    return compare_values(f'{network.title}, {size} px', peer.title, ours, theirs, 'GMAC')
 
 
-def _compare_times(network: Network, peer: Network, size: int, batch: int, seconds: float) -> list[Row]:
-    """Time inference and training, in milliseconds for each image."""
+def _compare_times(network: Network, peer: Network, size: int, batch: int, seconds: float) -> list[Comparison]:
+    """Time inference and training, in milliseconds per image."""
 
     def make(step: Callable[[nn.Module, torch.Tensor], None]) -> Pair:
         ours, theirs, images = network.create(), peer.create(), torch.randn(batch, 3, size, size)
@@ -104,7 +103,7 @@ def _compare_times(network: Network, peer: Network, size: int, batch: int, secon
             peer.title,
             lambda step=step: make(step),  # type: ignore[misc]
             seconds,
-            rounds=1 if network.way is _compiled else 2,
+            rounds=1 if network.prepare is _compiled else 2,
             per=batch,
         )
         for what, step in STEPS.items()

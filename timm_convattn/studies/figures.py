@@ -1,4 +1,4 @@
-"""Figures of studies."""
+"""Figures of studies, and figures encoded as files."""
 
 import base64
 import io
@@ -14,86 +14,81 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from timm_convattn.explain import attention_maps
+from timm_convattn.results import StudyResults
 from timm_convattn.selective import reliability
-from timm_convattn.studies.selection import Selection
+from timm_convattn.studies.summary import Selection
 from timm_convattn.studies.tables import NAMES
 
 __all__ = [
-    'Picture',
-    'as_picture',
+    'EncodedFigure',
     'draw_attention',
     'draw_classes',
     'draw_grid',
     'draw_reliability',
     'draw_risk_coverage',
     'draw_scores',
+    'encode',
 ]
 
-COLOURS = {'plain': '#7a8594', 'ours': '#c2410c', 'paper': '#1d4ed8'}
+COLORS = {'plain': '#7a8594', 'ours': '#c2410c', 'paper': '#1d4ed8'}
 STYLE: Any = {
     'font.size': 9,
     'axes.spines.top': False,
     'axes.spines.right': False,
     'axes.titlesize': 10,
-    'svg.hashsalt': 'timm-convattn',  # the same figure is the same file
+    'svg.hashsalt': 'timm-convattn',  # makes the files reproducible
 }
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure as a file's bytes."""
+class EncodedFigure:
+    """Figure encoded as SVG, or as PNG for photographs."""
 
     content: bytes
-    media_type: str
+    suffix: str
     caption: str
 
     @property
-    def ending(self) -> str:
-        """Give the ending of a file that holds it."""
-        return {'image/png': 'png', 'image/svg+xml': 'svg'}[self.media_type]
-
-    @property
     def uri(self) -> str:
-        """Give it as a `data:` address, so that a page holds it itself."""
-        return f'data:{self.media_type};base64,{base64.b64encode(self.content).decode()}'
+        """A `data:` URI that embeds the figure in a page."""
+        media_type = {'png': 'image/png', 'svg': 'image/svg+xml'}[self.suffix]
+        return f'data:{media_type};base64,{base64.b64encode(self.content).decode()}'
 
 
-def as_picture(figure: Figure, caption: str, photo: bool = False) -> Picture:
-    """Write a figure into memory: SVG, or PNG for photographs."""
-    buffer = io.BytesIO()
+def encode(figure: Figure, caption: str, photo: bool = False) -> EncodedFigure:
+    """Encode a figure as SVG, or as PNG for photographs."""
+    buffer, suffix = io.BytesIO(), 'png' if photo else 'svg'
+    metadata = {'Software': None} if photo else {'Date': None, 'Creator': None}
     with rc_context(STYLE):
-        if photo:
-            figure.savefig(buffer, format='png', dpi=130, metadata={'Software': None})
-        else:
-            figure.savefig(buffer, format='svg', metadata={'Date': None, 'Creator': None})
-    return Picture(buffer.getvalue(), 'image/png' if photo else 'image/svg+xml', caption)
+        figure.savefig(buffer, format=suffix, dpi=130 if photo else 'figure', metadata=metadata)
+    return EncodedFigure(buffer.getvalue(), suffix, caption)
 
 
-def draw_scores(record: dict[str, Any]) -> Figure:
-    """Draw the score of each seed of each row and its mean; the paper's figure, of other data, stands at the side."""
-    rows, score = record['rows'], record['score']
-    papers = {row['row']: row['paper'] for row in rows if row['paper'] and score == 'accuracy'}  # it has no other score
+def draw_scores(results: StudyResults) -> Figure:
+    """Draw the score of each seed of each arm and its mean, with the paper's accuracy on its own data at the right."""
+    arms, score = results.arms, results.score
+    with_paper = score == 'accuracy' and any(arm.paper for arm in arms)  # the paper reports no other score by arm
     with rc_context(STYLE):
-        figure = Figure(figsize=(8, 0.9 + 0.36 * len(rows)), layout='constrained')
+        figure = Figure(figsize=(8, 0.9 + 0.36 * len(arms)), layout='constrained')
         axes = figure.subplots()
-        extended = {row['against'] for row in rows}
-        for place, row in enumerate(rows):
-            colour = COLOURS['ours' if row['against'] else 'plain']
-            values = [run[score] for run in row['runs']]
-            axes.plot(values, [place] * len(values), 'o', color=colour, alpha=0.45, markersize=6, markeredgewidth=0)
-            axes.plot([np.mean(values)], [place], '|', color=colour, markersize=18, markeredgewidth=2.5)
-            if row['row'] in papers:
-                text, at_the_side = f'{papers[row["row"]]["mean"]:.2%}', axes.get_yaxis_transform()
-                axes.text(1.01, place, text, transform=at_the_side, va='center', color=COLOURS['paper'])
-        axes.set_yticks(range(len(rows)), [row['row'] for row in rows])
-        for label, row in zip(axes.get_yticklabels(), rows, strict=True):
-            label.set_fontweight('normal' if row['row'] in extended or not row['against'] else 'bold')
+        extended = {arm.against for arm in arms}
+        for index, arm in enumerate(arms):
+            color = COLORS['ours' if arm.against else 'plain']
+            values = [run.accuracy if score == 'accuracy' else run.macro_f1 for run in arm.runs]
+            axes.plot(values, [index] * len(values), 'o', color=color, alpha=0.45, markersize=6, markeredgewidth=0)
+            axes.plot([np.mean(values)], [index], '|', color=color, markersize=18, markeredgewidth=2.5)
+            if with_paper and arm.paper:
+                text, right = f'{arm.paper.mean:.2%}', axes.get_yaxis_transform()
+                axes.text(1.01, index, text, transform=right, va='center', color=COLORS['paper'])
+        axes.set_yticks(range(len(arms)), [arm.name for arm in arms])
+        for label, arm in zip(axes.get_yticklabels(), arms, strict=True):
+            label.set_fontweight('normal' if arm.name in extended or not arm.against else 'bold')
         axes.invert_yaxis()
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.grid(axis='x', color='#e5e7eb')
         axes.set_axisbelow(True)
         axes.xaxis.set_major_formatter(lambda value, _: f'{100 * value:g}%')
-        axes.set_xlabel(NAMES[score] + ('; at the side: the paper, on FLIR' if papers else ''))
+        axes.set_xlabel(NAMES[score] + ('; at the right: the paper, on FLIR' if with_paper else ''))
     return figure
 
 
@@ -103,9 +98,9 @@ def draw_classes(metrics: dict[str, Any]) -> Figure:
     with rc_context(STYLE):
         figure = Figure(figsize=(1.2 + 1.5 * len(per_class), 2.8), layout='constrained')
         axes = figure.subplots()
-        for place, (key, colour) in enumerate(zip(('precision', 'recall', 'f1'), COLOURS.values(), strict=True)):
+        for index, (key, color) in enumerate(zip(('precision', 'recall', 'f1'), COLORS.values(), strict=True)):
             values = [scores[key] for scores in per_class.values()]
-            bars = axes.bar(np.arange(len(values)) + 0.27 * (place - 1), values, 0.25, color=colour, label=key)
+            bars = axes.bar(np.arange(len(values)) + 0.27 * (index - 1), values, 0.25, color=color, label=key)
             axes.bar_label(bars, [f'{100 * value:.1f}' for value in values], fontsize=7, padding=1)
         axes.set_xticks(range(len(per_class)), list(per_class))
         axes.set_ylim(0, 1.08)
@@ -142,18 +137,18 @@ def draw_grid(cells: dict[tuple[float, float, float], float]) -> Figure:
 
 
 def draw_risk_coverage(selections: dict[str, Sequence[Selection]]) -> Figure:
-    """Draw the risk at each coverage, a line for each run, coloured by row."""
+    """Draw risk against coverage, a line for each run, colored by arm."""
     with rc_context(STYLE):
         figure = Figure(figsize=(5, 3.4), layout='constrained')
         axes = figure.subplots()
-        for (row, runs), colour in zip(selections.items(), ['#c2410c', '#7a8594', '#1d4ed8', '#15803d'], strict=False):
+        for (arm, runs), color in zip(selections.items(), ['#c2410c', '#7a8594', '#1d4ed8', '#15803d'], strict=False):
             for index, selection in enumerate(runs):
-                label = row if index == 0 else None
-                axes.plot(selection.curve.coverage, selection.curve.risk, color=colour, alpha=0.8, lw=1.3, label=label)
+                label = arm if index == 0 else None
+                axes.plot(selection.curve.coverage, selection.curve.risk, color=color, alpha=0.8, lw=1.3, label=label)
         axes.set_xlim(0, 1)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel('coverage: share of the crops that is answered')
-        axes.set_ylabel('risk: share of the answers that is wrong')
+        axes.set_xlabel('coverage: share of crops answered')
+        axes.set_ylabel('risk: share of answers that are wrong')
         axes.xaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
         axes.yaxis.set_major_formatter(lambda value, _: f'{value:.0%}')
         axes.grid(color='#e5e7eb')
@@ -162,55 +157,56 @@ def draw_risk_coverage(selections: dict[str, Sequence[Selection]]) -> Figure:
 
 
 def draw_reliability(selection: Selection) -> Figure:
-    """Draw how often a run is right where it says how sure it is, without and with temperature."""
+    """Draw a reliability diagram of a run, without and with temperature."""
     with rc_context(STYLE):
         figure = Figure(figsize=(6.6, 3.2), layout='constrained')
         shown = {
             'as trained': selection.plain_confidence,
             f'temperature {selection.rejection.temperature:.2f}': selection.confidence,
         }
-        for axes, (title, sureness) in zip(figure.subplots(1, 2, sharey=True), shown.items(), strict=True):
-            found = reliability(sureness, selection.hits)
+        for axes, (title, confidences) in zip(figure.subplots(1, 2, sharey=True), shown.items(), strict=True):
+            found = reliability(confidences, selection.hits)
             filled = found.counts > 0
             middles = (found.edges[1:] + found.edges[:-1]) / 2
             axes.bar(middles[filled], found.accuracies[filled], 1 / 15, color='#fdba74', edgecolor='white')
-            axes.plot([0, 1], [0, 1], '--', color=COLOURS['plain'], lw=1)
+            axes.plot([0, 1], [0, 1], '--', color=COLORS['plain'], lw=1)
             sizes = 90 * np.sqrt(found.counts[filled] / found.counts.max())
-            axes.scatter(found.confidences[filled], found.accuracies[filled], sizes, COLOURS['ours'], zorder=3)
+            axes.scatter(found.confidences[filled], found.accuracies[filled], sizes, COLORS['ours'], zorder=3)
             axes.set_title(f'{title}: calibration error {found.error:.2%}')
             axes.set_xlabel('confidence')
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1)
-        figure.axes[0].set_ylabel('share that is right')
+        figure.axes[0].set_ylabel('accuracy')
     return figure
 
 
 def draw_attention(
-    model: nn.Module, images: torch.Tensor, pictures: Sequence[npt.NDArray[np.uint8]], captions: Sequence[str]
+    model: nn.Module, images: torch.Tensor, crops: Sequence[npt.NDArray[np.uint8]], captions: Sequence[str]
 ) -> Figure:
-    """Draw where each attention of a model looks, below the crops that it looks at.
+    """Draw the attention that each position receives in each attention layer, below the crops.
 
     Args:
         model: The model.
-        images: (B, C, H, W) as it takes them.
-        pictures: The same crops in grey (H, W).
-        captions: What stands above each.
+        images: (B, C, H, W) input of the model.
+        crops: The same crops, grayscale (H, W).
+        captions: Title of each crop.
     """
     maps = attention_maps(model, images)
     size = (images.shape[2], images.shape[3])
     with rc_context(STYLE):
-        figure = Figure(figsize=(1.15 * len(pictures), 1.25 * (1 + len(maps)) + 0.2), layout='constrained')
-        grid = figure.subplots(1 + len(maps), len(pictures), squeeze=False)
+        figure = Figure(figsize=(1.15 * len(crops), 1.25 * (1 + len(maps)) + 0.2), layout='constrained')
+        grid = figure.subplots(1 + len(maps), len(crops), squeeze=False)
         for axes in grid.flat:
             axes.set_xticks([])
             axes.set_yticks([])
-        for column, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-            grid[0, column].imshow(picture, cmap='gray', vmin=0, vmax=255)
+        for column, (crop, caption) in enumerate(zip(crops, captions, strict=True)):
+            grid[0, column].imshow(crop, cmap='gray', vmin=0, vmax=255)
             grid[0, column].set_title(caption, fontsize=7)
             for row, attention in enumerate(maps, start=1):
-                look = attention.over_image(size)[column].numpy()
-                grid[row, column].imshow(picture, cmap='gray', vmin=0, vmax=255)
-                grid[row, column].imshow(look, cmap='inferno', vmin=0, vmax=max(2.0, float(look.max())), alpha=0.55)
+                weights = attention.over_image(size)[column].numpy()
+                top = max(2.0, float(weights.max()))
+                grid[row, column].imshow(crop, cmap='gray', vmin=0, vmax=255)
+                grid[row, column].imshow(weights, cmap='inferno', vmin=0, vmax=top, alpha=0.55)
         for row, attention in enumerate(maps, start=1):
             height, width = attention.weights.shape[2:4]
             grid[row, 0].set_ylabel(f'{height} x {width}', fontsize=8)

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from timm_convattn.errors import InputError
 from timm_convattn.predictions import Predictions
+from timm_convattn.results import Difference
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.matrix import Matrix, Run, Study
 from timm_convattn.studies.results import Runs, Split, check_metrics, read_results
-from timm_convattn.studies.statistics import Difference, adjust_for_number, compare, counts_by_frame
+from timm_convattn.studies.statistics import adjust, compare, counts_by_frame
 
 __all__ = ['Findings', 'FinishedRun', 'gather']
 
@@ -61,7 +62,7 @@ class Findings:
         """Compare each row with the one that it is held against, all of them counted as one family of tests."""
         pairs = {row: told.against for row, told in self.study.rows.items() if told.against is not None}
         found = {row: self._difference(row, against) for row, against in pairs.items()}
-        return adjust_for_number({row: difference for row, difference in found.items() if difference is not None})
+        return adjust({row: difference for row, difference in found.items() if difference is not None})
 
     def _difference(self, row: str, other: str) -> Difference | None:
         """Compare two rows over the seeds that both have finished; None where there is none."""

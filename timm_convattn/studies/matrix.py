@@ -35,8 +35,9 @@ from typing import Any
 from timm_convattn.data.crops import CLASSES, Classes
 from timm_convattn.errors import InputError
 from timm_convattn.files import read_yaml
+from timm_convattn.results import Score
 from timm_convattn.studies.data import StudyData
-from timm_convattn.studies.statistics import SCORES, Score
+from timm_convattn.studies.statistics import SCORES
 from timm_convattn.training.config import TrainConfig, checked_args, options_as_args
 
 __all__ = ['PARTS', 'Matrix', 'Row', 'Run', 'Study', 'read_matrix']

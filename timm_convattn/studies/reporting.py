@@ -4,19 +4,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from timm_convattn.errors import InputError
-from timm_convattn.files import write_json
+from timm_convattn.results import write_results
 from timm_convattn.studies.data import StudyData, open_study_data
 from timm_convattn.studies.evidence import Evidence, keep_evidence, read_evidence, unique_names
 from timm_convattn.studies.gathering import Findings, FinishedRun, gather
 from timm_convattn.studies.history import Entry, read_history
 from timm_convattn.studies.matrix import PARTS, Matrix, read_matrix
-from timm_convattn.studies.page import Chapter, Report, write_html, write_markdown
-from timm_convattn.studies.records import study_record
+from timm_convattn.studies.page import Chapter, Report, Section, write_pages
 from timm_convattn.studies.results import RunFolders, Runs
-from timm_convattn.studies.sections import Section, data_sections, study_sections
+from timm_convattn.studies.sections import data_sections, study_sections
+from timm_convattn.studies.summary import summarize
 
 __all__ = ['write_report']
 
@@ -68,9 +67,7 @@ def write_report(out: Path, results: Path | None = None, kept: Path | None = Non
         chapters=[Chapter(on_data.data, _sections(on_data)) for on_data in found],
     )
     written = [] if results is None else _write_results(found, results, list(map(Path, matrices)))
-    write_html(report, out / 'report.html')
-    write_markdown(report, out / 'report.md')
-    return [out / 'report.html', out / 'report.md', *written]
+    return [*write_pages(report, out), *written]
 
 
 def _read_matrices(entries: Sequence[Entry]) -> dict[str, Matrix]:
@@ -141,7 +138,7 @@ def _write_results(found: Sequence[DataFindings], results: Path, matrices: Seque
                 runs |= {run.run.name: run for of_row in findings.rows.values() for run in of_row}
                 name = f'{findings.study.name}_{names[on_data.data.sha256]}_{_slug(matrix.scale)}.json'
                 written.append(results / name)
-                write_json(written[-1], study_record(findings, matrix.scale))
+                write_results(written[-1], summarize(findings, matrix.scale))
     if runs:
         entries = [(entry, on_data.data) for on_data in found for entry in on_data.entries]
         keep_evidence(list(runs.values()), entries, matrices, results)
@@ -155,9 +152,9 @@ def _sections(on_data: DataFindings) -> list[Section]:
     for matrix, findings in on_data.findings:
         for section in study_sections(findings, matrix.scale):
             title = f'{section.title}, scale {matrix.scale}' if several else section.title
-            sections.append(replace(section, anchor=f'{section.anchor}-{_slug(matrix.scale)}', title=title))
+            sections.append(replace(section, title=title))
     if on_data.gone:
-        sections.append(Section('gone', 'Studies that are not shown', statements=list(on_data.gone)))
+        sections.append(Section('Studies that are not shown', statements=list(on_data.gone)))
     return sections
 
 
@@ -165,8 +162,8 @@ def _slug(text: str) -> str:
     return re.sub(r'\W+', '_', text)
 
 
-def _environment(all_of: Sequence[Findings]) -> dict[str, Any]:
-    """Say in a line each with what the runs were made."""
+def _environment(all_of: Sequence[Findings]) -> dict[str, str]:
+    """Describe in a line each with what the runs were made."""
     runs = {run.run.name: run for findings in all_of for of_row in findings.rows.values() for run in of_row}
     environments = [run.record['environment'] for run in runs.values()]
     hardware = {

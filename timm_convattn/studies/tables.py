@@ -1,245 +1,291 @@
-"""Results files of studies as tables."""
+"""Results of studies as tables and sentences."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from timm_convattn.tables import markdown_table
+from timm_convattn.errors import InputError
+from timm_convattn.results import Arm, Difference, PaperResult, Score, StudyResults, Summary, Target
+from timm_convattn.tables import as_list, escape, markdown_table
 
 __all__ = [
+    'LEGEND',
     'Table',
-    'as_list',
     'as_markdown',
+    'calibration_table',
     'class_table',
     'format_selection',
     'format_study',
+    'format_verdict',
     'selection_table',
     'selection_verdict',
     'study_table',
-    'sureness_table',
+    'summarize_arm',
     'verdict',
 ]
 
-NAMES = {'accuracy': 'accuracy', 'macro_f1': 'macro F1'}  # of what rows are compared by, for people
-SHORT = {'accuracy': 'accuracy', 'macro_f1': 'F1'}  # for the heads of columns
+LEGEND = (
+    'In the tables: *n* is the number of seeds; *accuracy* and *F1* (macro) are mean ± standard deviation over seeds, '
+    'in %; *against* is the difference from the arm named, in percentage points; *95%* is its confidence interval for '
+    'other seeds and other frames, for this comparison alone; *p* is from a paired t test over seeds, adjusted for the '
+    'number of comparisons in the table (Holm); *MDD* is the minimum detectable difference: the smallest, in points, '
+    'that as many seeds detect in four of five studies; *paper, FLIR* is the accuracy that the paper reports for the '
+    'network named, on its own data. Bold: the difference is significant.'
+)
+NAMES: dict[Score, str] = {'accuracy': 'accuracy', 'macro_f1': 'macro F1'}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table for people."""
+    """A table of plain text."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = field(default_factory=tuple)
     highlighted: frozenset[int] = frozenset()
-    """Rows that a reader should see first."""
+    """Indices of rows whose first cell is bold."""
 
 
 def as_markdown(table: Table) -> str:
-    """Show a table in Markdown, the first column to the left and the others to the right."""
-    return '\n\n'.join([markdown_table(table.header, table.rows, right=range(1, len(table.header))), *table.notes])
+    """Return a table as Markdown, with the first column aligned left and the others right."""
+    rows = [[escape(cell) for cell in row] for row in table.rows]
+    for index in table.highlighted:
+        rows[index][0] = f'**{rows[index][0]}**'
+    header = [escape(name) for name in table.header]
+    return '\n\n'.join([markdown_table(header, rows, right=range(1, len(header))), *map(escape, table.notes)])
 
 
-def format_study(record: dict[str, Any]) -> str:
-    """Show a study in Markdown: what was found, the table, and each class where the classes are what is compared."""
-    tables = [study_table(record), *([class_table(record)] if record['score'] == 'macro_f1' else [])]
-    return _as_text(verdict(record), tables)
+def format_study(results: StudyResults) -> str:
+    """Return a study as Markdown: its comparisons, and its scores folded away (by class if compared by macro F1)."""
+    tables = [study_table(results), *([class_table(results)] if results.score == 'macro_f1' else [])]
+    return _as_text(verdict(results), 'Scores', tables)
 
 
-def format_selection(record: dict[str, Any]) -> str:
-    """Show in Markdown what the runs of a study that held frames out can leave unanswered."""
-    tables = selection_table(record), sureness_table(record)
-    return _as_text(selection_verdict(record), tables)
+def format_selection(results: StudyResults) -> str:
+    """Return the selective classification of a study's runs with held-out frames as Markdown."""
+    tables = [selection_table(results), calibration_table(results)]
+    return _as_text(selection_verdict(results), 'Coverage, error rates and calibration', tables)
 
 
-def _as_text(statements: Sequence[str], tables: Sequence[Table]) -> str:
-    return '\n\n'.join([*([as_list(statements)] if statements else []), *map(as_markdown, tables)])
+def _as_text(statements: Sequence[str], title: str, tables: Sequence[Table]) -> str:
+    """Return statements and tables, the latter folded away on GitHub and on the documentation site."""
+    parts = [as_list(statements)] if statements else []
+    folded = [f'<details markdown="1">\n<summary>{title}</summary>', *map(as_markdown, tables), '</details>']
+    return '\n\n'.join([*parts, *folded])
 
 
-def as_list(statements: Sequence[str]) -> str:
-    """Show statements as a list in Markdown."""
-    return '\n'.join(f'- {statement}' for statement in statements)
+def format_verdict(results: StudyResults) -> str:
+    """Return a study in three lines: what was compared, what is significant, what could have been detected."""
+    compared = [arm for arm in results.arms if arm.difference and arm.difference.seeds > 1]
+    found = [arm.difference for arm in compared if arm.difference]
+    if not found:
+        return as_list(['No comparison was tested.'])
+    seeds = '/'.join(map(str, sorted({difference.seeds for difference in found})))
+    crops = f'{sum(results.data.counts["validation"].values()):,} crops of {results.data.name}'
+    number = 'One comparison' if len(found) == 1 else f'{len(found)} comparisons'
+    significant = '; '.join(_comparison(arm) for arm in compared if arm.difference and arm.difference.significant)
+    means = _range([difference.mean for difference in found], '{:+.2f}')
+    detectable = _range([difference.minimum_detectable or 0.0 for difference in found], '{:.2f}')
+    return as_list(
+        [
+            f'{number} of {NAMES[results.score]} with {seeds} seeds, on {crops}, scale {results.scale}.',
+            f'Significant: {significant}.' if significant else f'None significant: differences of {means} points.',
+            f'Minimum detectable difference: {detectable} points.',
+        ]
+    )
 
 
-def study_table(record: dict[str, Any]) -> Table:
-    """Show a study: each row's scores over seeds, how it differs from the row it extends, and the paper's figure."""
-    score = record['score']
-    other = 'macro_f1' if score == 'accuracy' else 'accuracy'
+def summarize_arm(results: StudyResults, name: str, error_rate: str | None = None) -> list[str]:
+    """Return answer, comparison, difference and data of an arm, as cells of a table.
+
+    Args:
+        results: The study.
+        name: The arm.
+        error_rate: A target error rate, such as '1%': whether the answers reach it is the question, not the comparison.
+
+    Raises:
+        InputError: If the study has no such arm, comparison or target.
+    """
+    arm = next((arm for arm in results.arms if arm.name == name), None)
+    if arm and error_rate:
+        targets = next((each for each in _targets(arm) if f'{each[0].error_rate:.0%}' == error_rate), ())
+        _, found = _answers(targets)
+        if found is not None:
+            answer = 'no' if found > targets[0].error_rate else 'yes'
+            data = f'{results.data.name}, {len(targets)}'
+            return [answer, f'{name}, target {error_rate}', f'{_share(found)} wrong', data]
+    elif arm and arm.difference:
+        difference = arm.difference
+        answer = ('yes' if difference.mean > 0 else 'no, worse') if difference.significant else 'not settled'
+        compared = f'{name} against {arm.against} ({NAMES[results.score]})'
+        points = f'{_points(difference.mean)} ({_interval(difference)})'
+        return [answer, compared, points, f'{results.data.name}, {difference.seeds}']
+    raise InputError(
+        f'{results.study} on {results.data.name} has no result for {name} {error_rate or ""}'.strip() + '.'
+    )
+
+
+def _range(values: Sequence[float], pattern: str) -> str:
+    low, high = (pattern.format(100 * value) for value in (min(values), max(values)))
+    return low if low == high else f'{low} to {high}'
+
+
+def study_table(results: StudyResults) -> Table:
+    """Return a study's arms: scores over seeds, difference from the arm compared with, and the paper's accuracy."""
+    score: Score = results.score
+    other: Score = 'macro_f1' if score == 'accuracy' else 'accuracy'
+    short = {'accuracy': 'accuracy', 'macro_f1': 'F1'}
+    arms = results.arms
     columns = {
-        '': [row['row'] for row in record['rows']],
-        'n': [str(len(row['runs'])) for row in record['rows']],
-        SHORT[score]: [_percent(row[score]) for row in record['rows']],
-        SHORT[other]: [_percent(row[other]) for row in record['rows']],
-        'against': [_against(row) for row in record['rows']],
-        '95%': [_interval(row['difference']) for row in record['rows']],
-        'p': [_of_difference(row, 'adjusted_p_value', '{:.3f}') for row in record['rows']],
-        'visible': [_of_difference(row, 'least_visible', '{:.2%}').rstrip('%') for row in record['rows']],
-        'paper, FLIR': [_paper(row['paper']) for row in record['rows']],
+        '': [arm.name for arm in arms],
+        'n': [str(len(arm.runs)) for arm in arms],
+        short[score]: [_percent(arm.score(score)) for arm in arms],
+        short[other]: [_percent(arm.score(other)) for arm in arms],
+        'against': [f'{arm.against} {_points(arm.difference.mean)}' if arm.difference else '' for arm in arms],
+        '95%': [_interval(arm.difference) if arm.difference else '' for arm in arms],
+        'p': [_cell(arm, 'adjusted_p_value', '{:.3f}') for arm in arms],
+        'MDD': [_cell(arm, 'minimum_detectable', '{:.2%}').rstrip('%') for arm in arms],
+        'paper, FLIR': [f'{arm.paper.name} {_percent(arm.paper)}' if arm.paper else '' for arm in arms],
     }
     filled = {name: cells for name, cells in columns.items() if any(cells)}
-    clear = {index for index, row in enumerate(record['rows']) if (row['difference'] or {}).get('is_clear')}
-    notes = [_legend(record, filled), *_notes(record)]
-    return Table(list(filled), list(zip(*filled.values(), strict=True)), notes, frozenset(clear))
+    significant = {index for index, arm in enumerate(arms) if arm.difference and arm.difference.significant}
+    rows = list(zip(*filled.values(), strict=True))
+    return Table(list(filled), rows, list(_notes(results)), frozenset(significant))
 
 
-def class_table(record: dict[str, Any]) -> Table:
-    """Show the F1 of each class that has samples, row by row, as a mean over the seeds."""
-    rows = record['rows']
+def class_table(results: StudyResults) -> Table:
+    """Return the F1 of each class that has samples, by arm, as a mean over seeds."""
     names = [
-        name for name in record['data']['class_names'] if any(row['per_class_f1'][name] is not None for row in rows)
+        name for name in results.data.class_names if any(arm.per_class_f1[name] is not None for arm in results.arms)
     ]
-    absent = [name for name in record['data']['class_names'] if name not in names]
-    cells = [[row['row'], *(_share(row['per_class_f1'][name]) for name in names)] for row in rows]
+    absent = [name for name in results.data.class_names if name not in names]
+    cells = [[arm.name, *(_share(arm.per_class_f1[name]) for name in names)] for arm in results.arms]
     return Table(['F1', *names], cells, [f'No crops to evaluate on: {", ".join(absent)}.'] if absent else [])
 
 
-def selection_table(record: dict[str, Any]) -> Table:
-    """Show what each row leaves unanswered at each wanted error rate: the mean over seeds that find a threshold."""
-    header = ['wanted error rate', 'row', 'seeds with a threshold', 'answered', 'error rate of the answers']
+def selection_table(results: StudyResults) -> Table:
+    """Return what each arm answers at each target error rate: means over the seeds that find a threshold."""
+    header = ['target error rate', 'arm', 'seeds with a threshold', 'answered', 'error rate of the answers']
     rows = []
-    for row in record['rows']:
-        for wanted in zip(*(selection['wanted'] for selection in _selections(row)), strict=True):
-            found = [entry['validation'] for entry in wanted if 'validation' in entry]
-            cells = [f'{wanted[0]["error_rate"]:.0%}', row['row'], f'{len(found)} of {len(wanted)}']
-            coverage = [entry['coverage'] for entry in found]
-            errors = [entry['error_rate'] for entry in found if entry['error_rate'] is not None]
-            rows.append([*cells, _share(_mean(coverage)), _share(_mean(errors))])
-    return Table(header, rows, ['Thresholds are chosen on held-out training frames, for a certainty of 95% there.'])
+    for arm in results.arms:
+        for targets in _targets(arm):
+            found = [target for target in targets if target.validation]
+            cells = [f'{targets[0].error_rate:.0%}', arm.name, f'{len(found)} of {len(targets)}']
+            rows.append([*cells, *map(_share, _answers(found))])
+    return Table(header, rows, ['Thresholds are chosen on held-out training frames, at a confidence level of 95%.'])
 
 
-def sureness_table(record: dict[str, Any]) -> Table:
-    """Show how well each row knows when it is wrong: means over the seeds, on the validation split."""
+def calibration_table(results: StudyResults) -> Table:
+    """Return how well each arm's confidence ranks and predicts its errors: means over seeds, validation split."""
     columns = {
         'area under risk-coverage': 'area',
-        'least possible': 'least_area',
+        'minimum': 'minimum_area',
         'calibration error': 'calibration_error',
         'without temperature': 'calibration_error_without_temperature',
     }
-    rows = []
-    for row in record['rows']:
-        if selections := _selections(row):
-            values = [_mean([selection[key] for selection in selections]) for key in columns.values()]
-            rows.append([row['row'], *(f'{value:.4f}' for value in values)])
-    return Table(['row', *columns], rows)
+    rows = [
+        [arm.name, *(f'{_mean([getattr(each, key) for each in arm.selections]):.4f}' for key in columns.values())]
+        for arm in results.arms
+        if arm.selections
+    ]
+    return Table(['arm', *columns], rows)
 
 
-def verdict(record: dict[str, Any]) -> list[str]:
-    """Say in a sentence what each comparison found, and what it could have found."""
+def verdict(results: StudyResults) -> list[str]:
+    """Return a sentence for each comparison: the difference, whether it is significant, what was detectable."""
+    return [_verdict_of(arm, arm.difference) for arm in results.arms if arm.difference]
+
+
+def _verdict_of(arm: Arm, difference: Difference) -> str:
+    if difference.minimum_detectable is None:
+        return f'{_comparison(arm)}: one seed, not tested.'
+    if difference.significant:
+        return f'{_comparison(arm)}: significant.'
+    points, verdict = f'{100 * difference.minimum_detectable:.2f} points', 'not significant'
+    if difference.significant_unadjusted:
+        verdict = f'significant only before adjustment for all comparisons (p {difference.adjusted_p_value:.3f})'
+    return f'{_comparison(arm)}: {verdict}; minimum detectable difference with {difference.seeds} seeds: {points}.'
+
+
+def _comparison(arm: Arm) -> str:
+    if arm.difference is None:
+        return arm.name
+    interval = _interval(arm.difference)
+    return f'{arm.name} {_points(arm.difference.mean)} against {arm.against}' + (f' ({interval})' if interval else '')
+
+
+def selection_verdict(results: StudyResults) -> list[str]:
+    """Return a sentence for each arm, for the strictest target error rate for which all its seeds find a threshold."""
     sentences = []
-    for row in record['rows']:
-        difference = row['difference']
-        if difference is None:
-            continue
-        said = f'{row["row"]} {_points(difference["mean"])} against {row["against"]}'
-        if difference['seeds'] < 2:
-            sentences.append(f'{said}: one seed, nothing can be said.')
-            continue
-        sentences.append(f'{said} ({_interval(difference)}): {_judgement(difference)}')
+    for arm in results.arms:
+        targets = next((targets for targets in _targets(arm) if all(target.validation for target in targets)), None)
+        if targets:
+            coverage, errors = map(_share, _answers(targets))
+            sentences.append(
+                f'{arm.name} answers {coverage} with a target error rate of {targets[0].error_rate:.0%}, chosen on '
+                f'held-out frames; {errors} of these answers are wrong.'
+            )
     return sentences
 
 
-def _judgement(difference: dict[str, Any]) -> str:
-    if difference['is_clear']:
-        return 'a clear difference.'
-    seen = f'{difference["seeds"]} seeds would have seen {100 * difference["least_visible"]:.2f} points.'
-    if difference['is_clear_alone']:
-        adjusted = difference['adjusted_p_value']
-        return f'clear alone, but not among all comparisons of this table (p {adjusted:.3f}); {seen}'
-    return f'no clear difference; {seen}'
+def _targets(arm: Arm) -> Iterator[tuple[Target, ...]]:
+    """Yield each target error rate with the result of every run."""
+    return zip(*(selection.targets for selection in arm.selections), strict=True)
 
 
-def _selections(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give what each run of a row that held frames out can leave unanswered."""
-    return [run['selection'] for run in row['runs'] if run['selection']]
+def _answers(targets: Sequence[Target]) -> tuple[float | None, float | None]:
+    """Return mean coverage and mean error rate on the validation split."""
+    answers = [target.validation for target in targets if target.validation]
+    errors = [each.error_rate for each in answers if each.error_rate is not None]
+    coverage = [each.coverage for each in answers]
+    return (_mean(coverage) if coverage else None, _mean(errors) if errors else None)
 
 
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _cell(arm: Arm, key: str, pattern: str) -> str:
+    value = getattr(arm.difference, key, None)
+    return '' if value is None else pattern.format(value)
 
 
 def _share(value: float | None) -> str:
     return '-' if value is None else f'{value:.2%}'
 
 
-def selection_verdict(record: dict[str, Any]) -> list[str]:
-    """Say for each row what it leaves unanswered for the strictest error rate that all its seeds can promise."""
-    sentences = []
-    for row in record['rows']:
-        for wanted in zip(*(selection['wanted'] for selection in _selections(row)), strict=True):
-            if all('validation' in entry for entry in wanted):
-                coverage, errors = (_mean([e['validation'][key] for e in wanted]) for key in ('coverage', 'error_rate'))
-                sentences.append(
-                    f'{row["row"]} answers {_share(coverage)} for at most {wanted[0]["error_rate"]:.0%} wrong by its '
-                    f'held-out frames, and is wrong in {_share(errors)} of these answers.'
-                )
-                break
-    return sentences
-
-
-def _percent(summary: dict[str, Any]) -> str:
-    deviation = summary['deviation']
-    return f'{100 * summary["mean"]:.2f}' + ('' if deviation is None else f' ± {100 * deviation:.2f}')
-
-
-def _paper(published: dict[str, Any] | None) -> str:
-    return '' if published is None else f'{published["row"]} {_percent(published)}'
-
-
-def _against(row: dict[str, Any]) -> str:
-    return '' if row['difference'] is None else f'{row["against"]} {_points(row["difference"]["mean"])}'
-
-
-def _interval(difference: dict[str, Any] | None) -> str:
-    """Give what holds both intervals, that over seeds and that over seeds and frames; nothing for a single seed."""
-    if difference is None or difference['seeds'] < 2:
-        return ''
-    low, high = min(difference['seed_low'], difference['low']), max(difference['seed_high'], difference['high'])
-    return f'{_points(low)} … {_points(high)}'
-
-
-def _of_difference(row: dict[str, Any], key: str, pattern: str) -> str:
-    value = (row['difference'] or {}).get(key)
-    return '' if value is None else pattern.format(value)
+def _percent(summary: Summary | PaperResult) -> str:
+    deviation = summary.deviation
+    return f'{100 * summary.mean:.2f}' + ('' if deviation is None else f' ± {100 * deviation:.2f}')
 
 
 def _points(share: float) -> str:
     return f'{100 * share:+.2f}'
 
 
-def _legend(record: dict[str, Any], columns: Collection[str]) -> str:
-    """Explain the columns that a table has."""
-    parts = ['n: seeds', 'accuracy and F1 (macro): mean ± standard deviation over them, in %']
-    if 'against' in columns:
-        parts.append('against: points more than the row named')
-    if '95%' in columns:
-        tested = sum((row['difference'] or {'seeds': 0})['seeds'] > 1 for row in record['rows'])
-        number = f', adjusted for the {tested} comparisons of this table (Holm)' if tested > 1 else ''
-        parts += [
-            '95%: interval of that for other seeds and other frames, of this comparison alone',
-            f'p: paired t test over seeds{number}',
-            'visible: smallest difference, in points, that so many seeds would find in four of five studies',
-        ]
-    if 'paper, FLIR' in columns:
-        parts.append("paper, FLIR: the paper's accuracy of the network named, on its own data")
-    return f'{"; ".join(parts)}.'
+def _interval(difference: Difference) -> str:
+    """Return the interval that covers both that over seeds and that over seeds and frames; empty for one seed."""
+    if difference.seed_low is None or difference.seed_high is None:
+        return ''
+    low, high = min(difference.seed_low, difference.low), max(difference.seed_high, difference.high)
+    return f'{_points(low)} … {_points(high)}'
 
 
-def _notes(record: dict[str, Any]) -> list[str]:
-    data, unfinished = record['data'], record['unfinished']
-    counted = {split: sum(counts.values()) for split, counts in data['counts'].items()}
-    notes = [
-        f'Data: {data["name"]} ({data["origin"]}), {data["classes"]}, {counted["train"]:,} crops to train on and '
-        f'{counted["validation"]:,} to evaluate on. Scale: {record["scale"]}.'
-    ]
-    if unfinished:
-        notes.append(
-            f'{unfinished} runs of this study are not finished.'
-            if unfinished > 1
-            else 'One run of this study is not finished.'
-        )
-    started = [f'{row["row"]} from {row["start"]}' for row in record['rows'] if row.get('start')]
+def _notes(results: StudyResults) -> Iterator[str]:
+    data = results.data
+    counted = {split: sum(counts.values()) for split, counts in data.counts.items()}
+    tested = sum(arm.difference is not None and arm.difference.seeds > 1 for arm in results.arms)
+    yield (
+        f'Data: {data.name} ({data.origin}), {data.classes}, {counted["train"]:,} crops to train on and '
+        f'{counted["validation"]:,} to evaluate on. Scale: {results.scale}.'
+        + (f' p is adjusted for the {tested} comparisons of this table (Holm).' if tested > 1 else '')
+    )
+    if results.unfinished:
+        runs = 'One run of this study is' if results.unfinished == 1 else f'{results.unfinished} runs of this study are'
+        yield f'{runs} not finished.'
+    started = [f'{arm.name} from {arm.start}' for arm in results.arms if arm.start]
     if started:
-        notes.append(f'Trained weights that rows start from, seed by seed: {", ".join(started)}.')
-    if record['rows_without_runs']:
-        notes.append(f'No finished run yet: {", ".join(record["rows_without_runs"])}.')
-    return [*notes, *(f'Left out: {problem}' for problem in record['problems'])]
+        yield f'Initial weights, seed by seed: {", ".join(started)}.'
+    if results.missing_arms:
+        yield f'No finished run yet: {", ".join(results.missing_arms)}.'
+    for problem in results.problems:
+        yield f'Left out: {problem}'
