@@ -28,9 +28,8 @@ for module in pkgutil.walk_packages([str(folder)], 'timm_convattn.'):
 
 RENDER = """
 import pathlib
-from timm_convattn.environment import describe_environment
-from timm_convattn.studies.page import Report, write_html
-write_html(Report({}, [], describe_environment(), []), pathlib.Path('report.html'))
+from timm_convattn.studies.page import Report, write_pages
+write_pages(Report({}, [], {}, []), pathlib.Path('.'))
 assert '<html' in pathlib.Path('report.html').read_text()
 """
 

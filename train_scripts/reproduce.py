@@ -27,7 +27,7 @@ from timm_convattn.studies.evidence import read_evidence, restore_runs
 from timm_convattn.studies.execution import log_path, task_of
 from timm_convattn.studies.history import note
 from timm_convattn.studies.matrix import Run, read_matrix
-from timm_convattn.studies.reporting import write_report
+from timm_convattn.studies.report import write_report
 from timm_convattn.studies.scheduling import Resources, execute_all
 
 SCRIPTS = Path(__file__).parent

@@ -24,7 +24,7 @@ from timm_convattn.studies.data import open_study_data
 from timm_convattn.studies.execution import log_path, task_of
 from timm_convattn.studies.gathering import gather
 from timm_convattn.studies.matrix import read_matrix
-from timm_convattn.studies.reporting import write_report
+from timm_convattn.studies.report import write_report
 from timm_convattn.studies.results import RunFolders
 from timm_convattn.studies.scheduling import Resources, execute_all
 from timm_convattn.studies.tables import as_markdown, study_table

@@ -19,7 +19,7 @@ from timm_convattn.studies.evidence import read_evidence
 from timm_convattn.studies.gathering import gather
 from timm_convattn.studies.history import read_history
 from timm_convattn.studies.matrix import read_matrix
-from timm_convattn.studies.reporting import write_report
+from timm_convattn.studies.report import write_report
 from timm_convattn.studies.results import READ, RunFolders, read_results
 from timm_convattn.studies.summary import summarize
 from timm_convattn.studies.tables import study_table

@@ -60,6 +60,7 @@ class Report:
 def write_pages(report: Report, folder: Path) -> list[Path]:
     """Write `report.html` and `report.md` into a folder, and the figures of the latter into `report_figures`."""
     markdown, figures = _as_markdown(report)
+    folder.mkdir(parents=True, exist_ok=True)
     with renewed_folder(folder / FIGURES) as renewed:
         renewed.mkdir()
         for path, figure in figures.items():
