@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from accelerate import Accelerator
+from datasets import Dataset
 
-from timm_convattn.data.sources import open_crops
 from timm_convattn.doc_blocks import render_results
 from timm_convattn.inference import Classifier
 from timm_convattn.predictions import Predictions
@@ -17,7 +17,8 @@ from timm_convattn.training.evaluation import evaluation_loader, predict
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.run_folder import resume_config
 
-OLD_RUN = Path(__file__).parent.parent / 'fixtures' / 'run_0.1.0'
+FIXTURES = Path(__file__).parent.parent / 'fixtures'
+OLD_RUN = FIXTURES / 'run_0.1.0'
 
 
 @pytest.fixture
@@ -27,11 +28,13 @@ def old_run(tmp_path):
 
 def test_saved_model_computes_the_logits_that_its_run_recorded(old_run):
     classifier = Classifier.load(f'local-dir:{old_run / "model"}', reject_at=0.5)
-    crops = open_crops(None, ('validation',))['validation'].select(range(64))
+    # the first 64 validation crops, stored: NumPy's float functions differ in the last bit between CPUs and versions,
+    # which moves a grey level of a drawn scene now and then
+    crops = Dataset.from_parquet(str(FIXTURES / 'crops_0.1.0.parquet'), keep_in_memory=True)
     loader = evaluation_loader(crops, classifier.data_config)
     predictions = predict(classifier.model, loader, Accelerator(cpu=True), classifier.class_names)
     recorded = Predictions.load(old_run / 'validation.safetensors')
-    np.testing.assert_allclose(predictions.logits, recorded.logits[:64], atol=1e-4)
+    np.testing.assert_allclose(predictions.logits, recorded.logits[: len(crops)], atol=1e-4)
     assert 0 < classifier.threshold < 1
 
 
@@ -41,6 +44,7 @@ def test_results_file_is_rendered(old_run):
     assert f'accuracy {accuracy:.4f}' in render_results(block, old_run)
 
 
+@pytest.mark.slow  # an epoch of 3,300 crops
 def test_training_resumes_from_its_checkpoint(old_run):
     args = ['--resume', str(old_run), '--epochs', '3', '--threads', '1']
     finetune(resume_config(parse_config(args), args))
