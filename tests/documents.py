@@ -115,12 +115,12 @@ def _stop_when_read(function, **kwargs):
 def read_script(script: Path, args: list[str]) -> None:
     """Let a script parse its command line as it does when it is started."""
     assert script.is_file(), f'there is no {script}'
-    if script.name == 'finetune.py':  # which parses twice: the recipe comes first
-        from timm_convattn.training.config import parse_config
+    if script.name == 'finetune.py':  # which reads the recipe first
+        from timm_convattn.config import parse_config
 
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(ROOT)
-            parse_config(args, recipe=script.parent / 'recipes' / 'quickstart.yaml')
+            parse_config(args)
         return
     if 'tyro' not in script.read_text():
         assert args == [], f'{script.name} takes no arguments'

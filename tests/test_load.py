@@ -13,11 +13,11 @@ from flir_writer import FlirWriter
 from torch.utils.data import DataLoader
 
 import timm_convattn.training.finetune
+from timm_convattn.config import parse_config
 from timm_convattn.data.augment import Augment, AugmentAmounts, Normalize
 from timm_convattn.data.samplers import EpochSampler
 from timm_convattn.data.sources import open_crops
 from timm_convattn.data.store import as_it_is, open_store
-from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.loop import Training
 

@@ -9,7 +9,6 @@ Examples:
 
 import os
 import sys
-from pathlib import Path
 
 # before torch is loaded: threads that wait for each other do not spin, so that others can use their cores meanwhile
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
@@ -17,20 +16,14 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 from accelerate import PartialState
 
 from timm_convattn.entry_point import entry_point
-from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
-from timm_convattn.training.run_folder import resume_config
+from timm_convattn.training.run_folder import parse_run
 from timm_convattn.training.stop import Interrupted
-
-QUICKSTART = Path(__file__).parent / 'recipes' / 'quickstart.yaml'
 
 
 def main(args: list[str]) -> None:
-    """Run what the command line says; without options, the quickstart."""
-    config = parse_config(args, recipe=QUICKSTART, description=__doc__)
-    if config.run.resume is not None:
-        config = resume_config(config, args)
-    finetune(config)
+    """Run the command line; without options, the quickstart."""
+    finetune(parse_run(args, description=__doc__))
 
 
 if __name__ == '__main__':

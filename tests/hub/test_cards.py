@@ -47,7 +47,7 @@ def test_card_changes_with_its_results(record):
 
 
 def test_recipe_in_a_card_can_be_parsed(record, tmp_path):
-    from timm_convattn.training.config import parse_config
+    from timm_convattn.config import parse_config
 
     text = model_card(record)
     (tmp_path / 'recipe.yaml').write_text(text.split('```yaml\n')[1].split('```')[0])

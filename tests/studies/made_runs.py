@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 import yaml
 
+from timm_convattn.config import flat, parse_config
 from timm_convattn.environment import describe_environment
 from timm_convattn.predictions import Predictions
-from timm_convattn.training.config import flat, parse_config
 from timm_convattn.training.evaluation import score
 
 

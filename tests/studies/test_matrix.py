@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from timm_convattn.config import flat, parse_config
 from timm_convattn.errors import InputError
 from timm_convattn.studies.data import open_study_data
 from timm_convattn.studies.execution import task_of
 from timm_convattn.studies.matrix import read_matrix
-from timm_convattn.training.config import flat, parse_config
 
 MATRIX = {
     'about': 'small',
@@ -86,8 +86,8 @@ def test_command_line_of_a_run_says_what_its_row_says(write, data, tiny_crops):
     given = flat(parse_config(run.args()))
     assert given['data'] == str(tiny_crops)
     assert (given['model'], given['lr'], given['seed'], given['epochs']) == ('aresnet18_relmha', 0.01, 1, 1)
-    assert flat(parse_config(run.args(processes=4)))['batch_size'] == 8  # of 32, which stay 32 together
-    with pytest.raises(InputError, match='3 processes cannot share batches of 32'):
+    assert flat(parse_config(run.args(processes=4)))['batch_size'] == 16  # of 64, which stay 64 together
+    with pytest.raises(InputError, match='3 processes cannot share batches of 64'):
         run.args(processes=3)
 
 
@@ -155,17 +155,16 @@ def test_shipped_matrices_can_be_parsed_run_by_run(root, scale, data):
 def test_full_matrix_trains_as_the_papers_recipes_whatever_finetune_does_by_itself(root, data, row, recipe):
     scripts = root / 'train_scripts'
     run = read_matrix(scripts / 'studies' / 'full.yaml').runs('table2', row, data)[0]
-    made = flat(parse_config(run.args(), recipe=scripts / 'recipes' / 'quickstart.yaml'))
-    paper = flat(parse_config(['--data', str(run.data.source)], recipe=scripts / 'recipes' / f'{recipe}.yaml'))
-    assert made == {**paper, 'evaluate_every': 10}
+    made = flat(parse_config(run.args()))
+    path = str(scripts / 'recipes' / f'{recipe}.yaml')
+    paper = flat(parse_config(['--data', str(run.data.source), '--config', path]))
+    assert made == {**paper, 'evaluate_every': 10, 'config': None}
 
 
-def test_small_matrix_leaves_nothing_to_the_recipe_of_the_quickstart(root, data):
-    scripts = root / 'train_scripts'
-    run = read_matrix(scripts / 'studies' / 'cpu.yaml').runs('table2', 'AResNet18', data)[0]
-    assert flat(parse_config(run.args(), recipe=scripts / 'recipes' / 'quickstart.yaml')) == flat(
-        parse_config(run.args())
-    )
+def test_small_matrix_leaves_no_choice_of_the_quickstart_to_the_defaults(root, data):
+    run = read_matrix(root / 'train_scripts' / 'studies' / 'cpu.yaml').runs('table2', 'AResNet18', data)[0]
+    chosen = {'img_size', 'in_chans', 'epochs', 'batch_size', 'optimizer', 'lr', 'weight_decay', 'schedule'}
+    assert run.options.keys() >= chosen | {'warmup_epochs', 'label_smoothing', 'model'}
 
 
 def test_full_matrix_has_every_cell_of_the_papers_figure_10(root):

@@ -3,17 +3,18 @@
 import pytest
 from script_runner import forget_accelerate
 
-from timm_convattn.training.config import parse_config
+from timm_convattn.config import parse_config
 
 TINY = [
     *('--model', 'aresnet18_relmha', '--img-size', '32', '--in-chans', '1', '--batch-size', '8'),
     *('--epochs', '2', '--lr', '1e-3', '--threads', '1'),
+    *('--weight-decay', '0', '--warmup-epochs', '0', '--label-smoothing', '0'),
 ]
 
 
 @pytest.fixture(autouse=True)
 def _clean_accelerate():
-    """Each run of a test finds accelerate as in a process of its own, whatever ran in this one before."""
+    """Each run of a test finds accelerate as in a new process, whatever ran in this one before."""
     forget_accelerate()
     yield
     forget_accelerate()
@@ -21,7 +22,7 @@ def _clean_accelerate():
 
 @pytest.fixture
 def tiny_config(tiny_crops, tmp_path):
-    """Gives the configuration of a run on the small crops that takes seconds."""
+    """Returns the configuration of a run on the small crops that takes seconds."""
 
     def make(*args: str, output: str = 'run'):
         return parse_config([*TINY, '--data', str(tiny_crops), '--output', str(tmp_path / output), *args])

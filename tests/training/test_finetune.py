@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from script_runner import run_script
 from timm.optim import create_optimizer_v2 as make
 
+from timm_convattn.config import parse_config
 from timm_convattn.data.augment import Normalize
 from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
@@ -29,10 +30,9 @@ from timm_convattn.models.config import pretrained_cfg
 from timm_convattn.predictions import Predictions
 from timm_convattn.training import finetune as finetune_module
 from timm_convattn.training import loop, stop
-from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.networks import create_network
-from timm_convattn.training.run_folder import lock_path, resume_config
+from timm_convattn.training.run_folder import lock_path, parse_run
 from timm_convattn.training.stop import MARKS, Interrupted
 
 
@@ -177,7 +177,7 @@ def test_interrupted_and_resumed_run_equals_uninterrupted_run(
     parts = tmp_path / 'parts'
     assert not (parts / 'results.json').exists()
     args = ['--resume', str(parts)]
-    assert finetune(resume_config(parse_config(args), args)) == parts
+    assert finetune(parse_run(args)) == parts
 
     ours, theirs = load_file(parts / 'model' / 'model.safetensors'), load_file(whole / 'model' / 'model.safetensors')
     assert ours.keys() == theirs.keys()
@@ -239,7 +239,7 @@ def test_only_what_a_launcher_started_ends_with_its_parent(monkeypatch, variable
 def test_latest_is_the_run_of_output(tiny_config, tmp_path):
     run = finetune(tiny_config())
     args = ['--resume', 'latest', '--output', str(run), '--epochs', '3']
-    finetune(resume_config(parse_config(args), args))
+    finetune(parse_run(args))
     assert len((run / 'log.jsonl').read_text().splitlines()) == 3
 
 
@@ -247,7 +247,7 @@ def test_resumed_run_cannot_change_what_the_weights_depend_on(tiny_config):
     run = finetune(tiny_config('--epochs', '1'))
     args = ['--resume', str(run), '--lr', '0.5', '--keep', '3']
     with pytest.raises(InputError, match=r'other options: lr \(0.001 -> 0.5\)'):
-        resume_config(parse_config(args), args)
+        parse_run(args)
 
 
 @pytest.mark.parametrize('keep', [1, 2, 9])
@@ -354,7 +354,7 @@ def test_tracker_that_is_not_installed_is_refused(tiny_config, tmp_path):
 def test_output_that_holds_something_is_refused_and_left_alone(tiny_config, tmp_path):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'mine.txt').write_text('mine')
-    with pytest.raises(InputError, match=r'already holds something. Give another --output, or go on with --resume'):
+    with pytest.raises(InputError, match=r'is not empty. Name another --output, or resume the run in it: --resume'):
         finetune(tiny_config())
     assert [path.name for path in (tmp_path / 'run').iterdir()] == ['mine.txt']
 
@@ -468,7 +468,7 @@ def test_options_for_rare_classes_train_and_never_choose_a_class_without_crops(t
 
 @pytest.mark.parametrize('option', [['--hold-out', '0.1'], *list(RARE.values())[::2]])
 def test_a_stream_refuses_what_needs_all_labels_at_once(option):
-    with pytest.raises(InputError, match='needs all labels before it starts'):
+    with pytest.raises(InputError, match='needs all labels before training'):
         parse_config(['--streaming', *option])
 
 
@@ -492,7 +492,7 @@ def test_channels_last_trains_saves_and_resumes(tiny_config, tmp_path, monkeypat
         with pytest.raises(Interrupted):
             finetune(tiny_config(*options, output='parts'))
     args = ['--resume', str(tmp_path / 'parts')]
-    parts = finetune(resume_config(parse_config(args), args))
+    parts = finetune(parse_run(args))
     ours, theirs = (load_file(run / 'model' / 'model.safetensors') for run in (parts, whole))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     log = [json.loads(line) for line in (whole / 'log.jsonl').read_text().splitlines()]

@@ -20,6 +20,7 @@ from PIL import Image, ImageFile
 from test_survival import Bomb, rehash, resume
 
 import timm_convattn  # noqa: F401
+from timm_convattn.config import Config, parse_config
 from timm_convattn.data.crops import built_crops
 from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
@@ -29,7 +30,6 @@ from timm_convattn.models.config import model_data_config
 from timm_convattn.predictions import Predictions
 from timm_convattn.rejection import Rejection
 from timm_convattn.studies.matrix import read_matrix
-from timm_convattn.training.config import Config, parse_config
 from timm_convattn.training.finetune import finetune
 
 FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from timm_convattn.training.config import TrainConfig
+from timm_convattn.config import TrainConfig
 from timm_convattn.training.losses import FocalLoss, LogitAdjustedLoss, create_loss
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)) * 3

@@ -12,10 +12,9 @@ from datasets import Dataset
 from timm_convattn.doc_blocks import render_results
 from timm_convattn.inference import Classifier
 from timm_convattn.predictions import Predictions
-from timm_convattn.training.config import parse_config
 from timm_convattn.training.evaluation import evaluation_loader, predict
 from timm_convattn.training.finetune import finetune
-from timm_convattn.training.run_folder import resume_config
+from timm_convattn.training.run_folder import parse_run
 
 FIXTURES = Path(__file__).parent.parent / 'fixtures'
 OLD_RUN = FIXTURES / 'run_0.1.0'
@@ -47,7 +46,7 @@ def test_results_file_is_rendered(old_run):
 @pytest.mark.slow  # an epoch of 3,300 crops
 def test_training_resumes_from_its_checkpoint(old_run):
     args = ['--resume', str(old_run), '--epochs', '3', '--threads', '1']
-    finetune(resume_config(parse_config(args), args))
+    finetune(parse_run(args))
     log = [json.loads(line) for line in (old_run / 'log.jsonl').read_text().splitlines()]
     assert [entry['epoch'] for entry in log] == [1, 2, 3]
     assert log[2]['train_loss'] < log[1]['train_loss'] < log[0]['train_loss']

@@ -17,11 +17,11 @@ from accelerate.utils import load
 from safetensors.torch import load_file
 from script_runner import run_script, start_script
 
+from timm_convattn.config import parse_config
 from timm_convattn.errors import InputError
 from timm_convattn.training.checkpoints import Progress, find_checkpoints
-from timm_convattn.training.config import parse_config
 from timm_convattn.training.finetune import finetune
-from timm_convattn.training.run_folder import resume_config
+from timm_convattn.training.run_folder import parse_run
 
 NOT_COMPARED = {'seconds', 'waited_for_crops', 'waited', 'date', 'command', 'output', 'resume'}
 
@@ -57,7 +57,7 @@ def assert_same_state(run: Path, other: Path) -> None:
 
 def resume(run: Path, *args: str) -> Path:
     args = ['--resume', str(run), *args]
-    return finetune(resume_config(parse_config(args), args))
+    return finetune(parse_run(args))
 
 
 def rehash(checkpoint: Path) -> None:

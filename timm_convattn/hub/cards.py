@@ -9,6 +9,7 @@ import timm
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
+from timm_convattn.config import Trait, options_with
 from timm_convattn.data.sources import EMBEDDED_SCENES
 from timm_convattn.errors import InputError
 from timm_convattn.models import MODULES
@@ -17,7 +18,6 @@ from timm_convattn.rejection import Rejection
 __all__ = ['Origin', 'dataset_card', 'model_card', 'weights_origin']
 
 TEMPLATES = Path(__file__).parent / 'templates'
-NOT_IN_A_RECIPE = ('config', 'output', 'resume', 'push_to_hub')
 SMALL_GROUP = 20  # fewer crops than this give no meaningful accuracy
 
 FLIR_TERMS = """\
@@ -131,7 +131,8 @@ def _training_facts(record: Mapping[str, Any]) -> dict[str, str]:
     """Return what the card states about the training run, by the names that the template uses."""
     hardware, options = record['environment']['hardware'], record['training']['config']
     device = ', '.join(hardware['gpus']) or f'{hardware["threads"]} threads of {hardware["cpu"]}'
-    recipe = {key: value for key, value in options.items() if value is not None and key not in NOT_IN_A_RECIPE}
+    left_out = options_with(Trait.PER_CALL, Trait.UNPUBLISHED)
+    recipe = {key: value for key, value in options.items() if value is not None and key not in left_out}
     return {
         'training_crops': ', '.join(f'{count:,} x {name}' for name, count in record['training']['crops'].items()),
         'hardware': f'{hardware["processes"]} x {device}' if hardware['processes'] > 1 else device,

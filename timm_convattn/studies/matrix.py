@@ -17,9 +17,8 @@
 
 `against` names the row that one is compared with, `paper` the row of the paper's table whose figure is shown beside it,
 `start` the row whose finished run of the same seed gives the weights that one starts from.
-Options are those of `train_scripts/finetune.py`, which takes what is not given from its quickstart recipe, and
-`crops_seen`: as many epochs as it takes to see so many crops, so that runs on data sets of different sizes get the same
-budget.
+Options are those of `train_scripts/finetune.py`, whose defaults hold for what is not given, and `crops_seen`: as many
+epochs as it takes to see so many crops, so that runs on data sets of different sizes get the same budget.
 """
 
 import hashlib
@@ -32,20 +31,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from timm_convattn.config import TrainConfig, Trait, build_config, options_as_args, options_with
 from timm_convattn.data.crops import CLASSES, Classes
 from timm_convattn.errors import InputError
 from timm_convattn.files import read_yaml
 from timm_convattn.results import Score
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.statistics import SCORES
-from timm_convattn.training.config import TrainConfig, checked_args, options_as_args
 
 __all__ = ['PARTS', 'Matrix', 'Row', 'Run', 'Study', 'read_matrix']
 
 VERSION = 1  # counts up with every change of what the same options lead to, in code or quickstart: all is made anew
-
-# what a matrix does not say: where crops, runs and the weights to start from lie, and what weights do not depend on
-RESERVED = {'data', 'data_config', 'output', 'seed', 'resume', 'config', 'threads', 'push_to_hub', 'init_from'}
 
 
 @dataclass(frozen=True)
@@ -272,13 +268,13 @@ def _check_start(row: str, rows: Mapping[str, Row], where: str) -> None:
 
 
 def _check_options(options: dict[str, Any], where: str) -> None:
-    wrong = sorted(key for key in options if key in RESERVED)
+    wrong = sorted(options.keys() & options_with(Trait.SET_BY_STUDY))
     if wrong:
         raise InputError(f'{where}: {", ".join(wrong)} cannot be given here, a study chooses it.')
     crops_seen = options.get('crops_seen', 1)
     if type(crops_seen) is not int or crops_seen < 1:
         raise InputError(f'{where}: crops_seen is {reprlib.repr(crops_seen)}, wanted a number of crops.')
-    checked_args({key: value for key, value in options.items() if key != 'crops_seen'}, where)
+    build_config({key: value for key, value in options.items() if key != 'crops_seen'}, where)
     if 'model' not in options:
         raise InputError(f'{where} names no model.')
     if 'crops_seen' in options and 'epochs' in options:

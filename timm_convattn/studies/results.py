@@ -5,16 +5,14 @@ import math
 import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any, Literal, Protocol
 
+from timm_convattn.config import Trait, build_config, flat, options_with
 from timm_convattn.errors import InputError
 from timm_convattn.predictions import Predictions
-from timm_convattn.studies.matrix import RESERVED, Run
-from timm_convattn.training.config import flat, options_as_args, parse_config
+from timm_convattn.studies.matrix import Run
 from timm_convattn.training.evaluation import score
-from timm_convattn.training.run_folder import MAY_CHANGE
 
 __all__ = ['RunFolders', 'Runs', 'Split', 'check_metrics', 'read_results']
 
@@ -46,9 +44,6 @@ READ = {
     'training.seconds': NUMBER,
 }
 WORDS = {int: 'a whole number', float: 'a number', str: 'a text', list: 'a list', dict: 'a mapping', type(None): 'null'}
-
-# what the weights do not depend on, or the crops say
-FREE = (MAY_CHANGE | RESERVED) - {'epochs', 'seed'}
 
 
 Split = Literal['validation', 'held_out']
@@ -162,10 +157,11 @@ def _differing_options(record: dict[str, Any], run: Run) -> Iterator[str]:
     recorded, processes = dict(record['training']['config']), record['environment']['hardware']['processes']
     if type(recorded.get('batch_size')) is int:
         recorded['batch_size'] *= processes  # which share a batch
-    wanted = _options_of(tuple(options_as_args(run.options)))
+    wanted = flat(build_config(run.options, run.name))
+    neutral = options_with(Trait.NEUTRAL)
     for key in (*run.options, 'seed'):
         value = run.seed if key == 'seed' else wanted[key]
-        if key not in FREE and recorded.get(key) != value:
+        if key not in neutral and recorded.get(key) != value:
             yield f'{key} {reprlib.repr(recorded.get(key))} instead of {reprlib.repr(value)}'
     given, start = recorded.get('init_from'), None if run.start is None else run.start.name
     if not _starts_from(given, start):
@@ -178,12 +174,6 @@ def _starts_from(given: Any, start: str | None) -> bool:
         return given is start
     place = PurePath(str(given)).parent  # of `local-dir:RUNS/NAME/model`, or of `local-dir:model`
     return place.name in (start, '')
-
-
-@lru_cache
-def _options_of(args: tuple[str, ...]) -> dict[str, Any]:
-    """Give what finetune.py reads off a command line, as plain values of each option's type."""
-    return flat(parse_config(args))
 
 
 def check_metrics(record: dict[str, Any], predictions: Predictions, name: str, runs: Runs) -> None:

@@ -11,6 +11,7 @@ import torch.nn as nn
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import set_seed
 
+from timm_convattn.config import Config, DataConfig, flat
 from timm_convattn.data.sources import class_names_of, open_crops
 from timm_convattn.data.splits import hold_out_frames
 from timm_convattn.data.streams import open_stream
@@ -23,7 +24,6 @@ from timm_convattn.hub.publishing import check_right_to_write, publish, run_publ
 from timm_convattn.metrics import format_metrics
 from timm_convattn.models.config import model_data_config
 from timm_convattn.rejection import Rejection
-from timm_convattn.training.config import Config, DataConfig, flat
 from timm_convattn.training.evaluation import evaluation_loader, evaluation_record, predict, use_threads
 from timm_convattn.training.loop import Training
 from timm_convattn.training.networks import create_network, network_input
@@ -42,7 +42,7 @@ def finetune(config: Config) -> Path:
     `rejection.json`.
 
     Args:
-        config: What to do. With `run.resume`, a configuration that `resume_config` gave.
+        config: What to do. With `run.resume`, a configuration that `parse_run` returned.
 
     Returns:
         The run folder.

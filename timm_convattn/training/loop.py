@@ -21,6 +21,7 @@ from timm.utils import ModelEmaV3, distribute_bn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from timm_convattn.config import Config, TrainConfig, flat
 from timm_convattn.data.augment import Augment, Normalize
 from timm_convattn.data.crop_images import CropImages, ResizeToPixels, unwrap_worker_errors
 from timm_convattn.data.samplers import BalancedSampler, EpochSampler
@@ -31,7 +32,6 @@ from timm_convattn.files import write_text
 from timm_convattn.layers import calibrate_norms
 from timm_convattn.layers.conv_attn import added_parts
 from timm_convattn.training.checkpoints import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
-from timm_convattn.training.config import Config, TrainConfig, flat
 from timm_convattn.training.evaluation import evaluation_loader, predict, score
 from timm_convattn.training.loss_watch import LossWatch
 from timm_convattn.training.losses import create_loss

@@ -6,7 +6,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from timm_convattn.training.config import TrainConfig
+from timm_convattn.config import TrainConfig
 
 __all__ = ['FocalLoss', 'LogitAdjustedLoss', 'create_loss']
 

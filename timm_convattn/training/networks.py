@@ -8,13 +8,13 @@ import timm
 import torch.nn as nn
 import yaml
 
+from timm_convattn.config import ModelConfig
 from timm_convattn.errors import InputError
 from timm_convattn.factory import check_name, create_on_meta, make_network
 from timm_convattn.hub.loading import check_weights, fetch_weights
 from timm_convattn.layers import RelMha2d
 from timm_convattn.models import MODULES
 from timm_convattn.models.config import pretrained_cfg
-from timm_convattn.training.config import ModelConfig
 
 __all__ = ['create_network', 'network_input']
 
