@@ -23,7 +23,6 @@ from timm_convattn.studies.tables import (
     summarize_arm,
 )
 from timm_convattn.tables import escape, format_table, markdown_table
-from timm_convattn.units import giga, millions
 
 __all__ = ['format_benchmark', 'format_counts', 'render_results']
 
@@ -35,7 +34,7 @@ def format_counts(crops: CropSet) -> str:
         rows.append([split, *(f'{counts[name]:,}' for name in crops.class_names), f'{sum(counts.values()):,}'])
         if crops.is_starter_set and split in TABLE_1:
             paper = [TABLE_1[split][name] for name in crops.class_names]
-            rows.append(['  paper, Table 1', *(f'{count:,}' for count in paper), f'{sum(paper):,}'])
+            rows.append(['paper, Table 1', *(f'{count:,}' for count in paper), f'{sum(paper):,}'])
     left_out = [
         f'left out of {split}: ' + ', '.join(f'{count:,} x {reason}' for reason, count in reasons.items())
         for split, reasons in crops.dropped.items()
@@ -55,8 +54,9 @@ def format_models(costs: ModelCosts) -> str:
     for name in [*papers, *(name for name in models if name not in papers)]:
         each = [models[name].sizes[size] for size in sizes]
         maps = [', '.join(f'{height}x{width}' for height, width in cost.attention_maps) for cost in each]
-        gmacs = [giga(cost.macs) for cost in each]
-        rows.append([f'`{name}`', SYSTEMS.get(name, ''), millions(models[name].parameters), *gmacs, *maps])
+        gmacs = [f'{cost.macs / 1e9:,.2f}' for cost in each]
+        parameters = f'{models[name].parameters / 1e6:,.1f} M'
+        rows.append([f'`{name}`', SYSTEMS.get(name, ''), parameters, *gmacs, *maps])
     return markdown_table(header, rows, right=range(2, 3 + len(sizes)))
 
 

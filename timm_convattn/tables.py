@@ -1,46 +1,21 @@
-"""Tables: aligned for a terminal, or in Markdown."""
+"""Tables of text: aligned for a terminal, or in Markdown."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-__all__ = ['as_list', 'escape', 'format_row', 'format_table', 'markdown_table']
+from tabulate import tabulate
+
+__all__ = ['as_list', 'escape', 'format_table', 'markdown_table']
 
 
-def format_row(cells: Sequence[str], widths: Sequence[int], right: Collection[int] = ()) -> str:
-    """Align the cells of a row.
-
-    Args:
-        cells: The cells.
-        widths: Width of each.
-        right: Which of them are aligned to the right.
-    """
-    aligned = [
-        cell.rjust(width) if index in right else cell.ljust(width)
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return '  '.join(aligned).rstrip()
-
-
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """Align a table whose columns are as wide as their widest cell.
-
-    Args:
-        header: The heads of the columns.
-        rows: The cells, row by row.
-        right: Columns that are aligned to the right.
-    """
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return '\n'.join(format_row(row, widths, right) for row in (header, *rows))
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[int] = ()) -> str:
+    """Return a table for a terminal; the columns with an index in `right` are aligned to the right."""
+    align = ['right' if index in right else 'left' for index in range(len(header))]
+    return tabulate([header, *rows], tablefmt='plain', colalign=align, disable_numparse=True)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[int] = ()) -> str:
-    """Write a table in Markdown.
-
-    Args:
-        header: The heads of the columns.
-        rows: The cells, row by row.
-        right: Columns that are aligned to the right.
-    """
+    """Return a table in Markdown; the columns with an index in `right` are aligned to the right."""
     rule = ['---:' if index in right else '---' for index in range(len(header))]
     return '\n'.join(f'| {" | ".join(row)} |' for row in (header, rule, *rows))
 

@@ -1,65 +1,87 @@
-"""The command line `timm-convattn`: what models there are, and what they make of images.
+"""The command line `timm-convattn`.
 
-One file for each command: a dataclass that holds its options and whose `run` gives the exit status.
+It is not part of the package `timm_convattn`, whose import registers the models with timm and so takes the seconds that
+torch and timm need: `--help`, `models` and mostly `info` answer without them. `commands` declares the commands; the
+module with the name of a command implements it as `run(options)`, which returns the exit status.
 """
 
+import atexit
+import gc
+import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Annotated, Union
 
 import tyro
 
-import timm_convattn
-from timm_convattn.entry_point import entry_point
-from timm_convattn_cli.data import Data
-from timm_convattn_cli.explain import Explain
-from timm_convattn_cli.export import Export
-from timm_convattn_cli.info import Info
-from timm_convattn_cli.models import Models
-from timm_convattn_cli.predict import Predict
+from timm_convattn_cli.commands import COMMANDS, Command
 
 __all__ = ['main']
 
 DESCRIPTION = """Convolutional-attentional networks for low-resolution infrared images.
 
-MODEL is the name of a timm model with weights, hf-hub:OWNER/NAME, local-dir:FOLDER, or the folder of a run.
+MODEL is the folder of a run, local-dir:FOLDER, hf-hub:OWNER/NAME, or the name of a timm model with weights.
 
-Exit status: 0 all is done; 1 something given cannot be used, and is named; 2 the command line cannot be read;
-130 stopped by Ctrl-C.
+Exit status:
+    0    success
+    1    invalid input, described on standard error
+    2    invalid command line
+    130  stopped by Ctrl-C
 
-$ timm-convattn COMMAND --help
-$ timm-convattn --version
-$ timm-convattn --tyro-print-completion bash > ~/.local/share/bash-completion/completions/timm-convattn"""
-
-COMMANDS = {'models': Models, 'info': Info, 'predict': Predict, 'explain': Explain, 'export': Export, 'data': Data}
+Examples:
+    timm-convattn COMMAND --help
+    timm-convattn --version
+    timm-convattn --tyro-print-completion bash > ~/.local/share/bash-completion/completions/timm-convattn"""
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a command and give its exit status.
+    """Run a command and return its exit status.
 
     Args:
         args: The command line without the program's name. None: that of this process.
 
     Raises:
-        SystemExit: If the command line cannot be parsed, asks for help, or gives what cannot be used.
+        SystemExit: If the command line is invalid or asks for help.
     """
-    args = sys.argv[1:] if args is None else args
-    if list(args) == ['--version']:
-        print(f'timm-convattn {timm_convattn.__version__}')
+    args = sys.argv[1:] if args is None else list(args)
+    if args == ['--version']:
+        print(f'timm-convattn {version("timm-convattn")}')
         return 0
-    with entry_point():
-        return _end_quietly(_parse(list(args)).run)
+    options = _parse(args)
+    atexit.register(gc.freeze)  # else the interpreter collects everything that torch and timm created, for a second
+    try:
+        name = next(name for name, command in COMMANDS.items() if isinstance(options, command))
+        status: int = importlib.import_module(f'timm_convattn_cli.{name}').run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print('stopped', file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of the process
+        return 141
+    except OSError as error:
+        print(f'error: {error.filename or "the system"}: {error.strerror or error}', file=sys.stderr)
+        return 1
+    except ValueError as error:
+        from timm_convattn.errors import InputError
+
+        if not isinstance(error, InputError):
+            raise
+        print(f'error: {error}', file=sys.stderr)
+        return 1
 
 
-def _parse(args: list[str]) -> Models | Info | Predict | Explain | Export | Data:
-    """Find the command and fill its options; the help of all commands together gives one line to each."""
+def _parse(args: list[str]) -> Command:
+    """Parse the command line. The help of all commands together shows one line for each."""
     choices = [
         Annotated[command, tyro.conf.subcommand(name, description=None if args[:1] == [name] else _first_line(command))]
         for name, command in COMMANDS.items()
     ]
-    parsed: Models | Info | Predict | Explain | Export | Data = tyro.cli(  # type: ignore[call-overload]  # a union that is made of a list
+    parsed: Command = tyro.cli(  # type: ignore[call-overload]  # a union that is built from a list
         Union[tuple(choices)],  # noqa: UP007
         prog='timm-convattn',
         description=DESCRIPTION,
@@ -71,20 +93,3 @@ def _parse(args: list[str]) -> Models | Info | Predict | Explain | Export | Data
 
 def _first_line(command: type) -> str:
     return inspect.cleandoc(command.__doc__ or '').splitlines()[0]
-
-
-def _end_quietly(run: Callable[[], int]) -> int:
-    """Run, and end without a traceback where the user stops it, the reader of its output, or the disk."""
-    try:
-        status = run()
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        print('stopped', file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of the process
-        return 141
-    except OSError as error:
-        print(f'error: {error.filename or "the system"}: {error.strerror or error}', file=sys.stderr)
-        return 1
