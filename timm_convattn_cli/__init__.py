@@ -7,7 +7,6 @@ module with the name of a command implements it as `run(options)`, which returns
 
 import atexit
 import gc
-import importlib
 import inspect
 import os
 import sys
@@ -17,7 +16,7 @@ from typing import Annotated, Union
 
 import tyro
 
-from timm_convattn_cli.commands import COMMANDS, Command
+from timm_convattn_cli.commands import COMMANDS, Command, Data, Explain, Export, Info, Models
 
 __all__ = ['main']
 
@@ -53,8 +52,7 @@ def main(args: Sequence[str] | None = None) -> int:
     options = _parse(args)
     atexit.register(gc.freeze)  # else the interpreter collects everything that torch and timm created, for a second
     try:
-        name = next(name for name, command in COMMANDS.items() if isinstance(options, command))
-        status: int = importlib.import_module(f'timm_convattn_cli.{name}').run(options)
+        status = _run(options)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -89,6 +87,33 @@ def _parse(args: list[str]) -> Command:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
     return parsed
+
+
+def _run(options: Command) -> int:
+    """Run a command; its module is imported only now."""
+    if isinstance(options, Models):
+        from timm_convattn_cli import models
+
+        return models.run(options)
+    if isinstance(options, Info):
+        from timm_convattn_cli import info
+
+        return info.run(options)
+    if isinstance(options, Explain):
+        from timm_convattn_cli import explain
+
+        return explain.run(options)
+    if isinstance(options, Export):
+        from timm_convattn_cli import export
+
+        return export.run(options)
+    if isinstance(options, Data):
+        from timm_convattn_cli import data
+
+        return data.run(options)
+    from timm_convattn_cli import predict
+
+    return predict.run(options)
 
 
 def _first_line(command: type) -> str:

@@ -1,4 +1,4 @@
-"""The command line within this process, a trained model of small images, and what it is shown."""
+"""The command line in this process, a model of small images, and images."""
 
 from subprocess import CompletedProcess
 
@@ -26,20 +26,20 @@ INPUT = {
 
 @pytest.fixture(scope='session')
 def model_folder(tmp_path_factory):
-    """A model that may reject, with weights that tell images apart."""
+    """A model with a rejection.json, whose random weights distinguish images."""
     folder = tmp_path_factory.mktemp('models') / 'tiny'
     torch.manual_seed(0)
     model = timm.create_model('aresnet18_relmha', num_classes=4, in_chans=1, img_size=32)
     torch.nn.init.normal_(model.fc.weight, std=0.5)
     save_model(model, folder, CLASSES, INPUT)
-    sureness = np.linspace(0.3, 1.0, 400)
-    Rejection(2.0, sureness, sureness > 0.6).save(folder)
+    confidence = np.linspace(0.3, 1.0, 400)
+    Rejection(2.0, confidence, confidence > 0.6).save(folder)
     return folder
 
 
 @pytest.fixture(scope='session')
 def images(tmp_path_factory):
-    """A folder of images, one of them deeper, beside a file that is none."""
+    """A folder with images, one of them in a subfolder, and a file that is not an image."""
     folder = tmp_path_factory.mktemp('images')
     (folder / 'deep').mkdir()
     for index, name in enumerate(['b.png', 'a.png', 'deep/c.jpg']):
@@ -51,7 +51,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def cli(capsys):
-    """Runs a command, and gives what it said and its exit status."""
+    """Runs a command, and returns its output and exit status."""
 
     def run(*args):
         command = [str(arg) for arg in args]
@@ -59,7 +59,7 @@ def cli(capsys):
             status = main(command)
         except SystemExit as stopped:
             status = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
-        said = capsys.readouterr()
-        return CompletedProcess(command, status, said.out, said.err)
+        printed = capsys.readouterr()
+        return CompletedProcess(command, status, printed.out, printed.err)
 
     return run

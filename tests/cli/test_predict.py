@@ -13,22 +13,20 @@ from PIL import Image
 from timm_convattn.inference import Classifier
 
 
-def test_a_table_shows_every_image_sorted_and_names_what_is_none(cli, model_folder, images):
+def test_the_table_has_every_image_sorted_and_other_files_are_named(cli, model_folder, images):
     done = cli('predict', model_folder, images, '--threads', 1)
     assert done.returncode == 0, done.stderr
     header, *rows = done.stdout.splitlines()
     assert header.split()[:3] == ['image', 'answer', 'confidence']
     assert [row.split()[0] for row in rows] == [str(images / name) for name in ('a.png', 'b.png', 'deep/c.jpg')]
     assert len({row.index(row.split()[1]) for row in rows}) == 1  # aligned
-    assert f'left out, since these are no images (1): {images / "notes.txt"}' in done.stderr
+    assert f'skipped, not images (1): {images / "notes.txt"}' in done.stderr
     assert '3 classified' in done.stderr
 
 
 @pytest.mark.parametrize('threads', [1, 3])
 @pytest.mark.parametrize('batch_size', [1, 2, 64])
-def test_json_says_what_the_classifier_says_whatever_the_batches_and_threads(
-    cli, model_folder, images, threads, batch_size
-):
+def test_json_equals_the_classifier_for_any_batches_and_threads(cli, model_folder, images, threads, batch_size):
     options = ['--json', '--top', 2, '--threads', threads, '--batch-size', batch_size]
     done = cli('predict', f'local-dir:{model_folder}', images / 'b.png', images / 'deep', *options)
     classifier = Classifier.load(str(model_folder))
@@ -42,11 +40,11 @@ def test_json_says_what_the_classifier_says_whatever_the_batches_and_threads(
         assert list(record['top']) == [name for name, _ in said.top(2)]
 
 
-def test_rejected_images_are_said_so_in_every_format(cli, model_folder, images):
-    asked = ['predict', model_folder, images, '--reject-at', '0.05', '--threads', 1]
-    records = [json.loads(line) for line in cli(*asked, '--json').stdout.splitlines()]
-    rows = list(csv.DictReader(io.StringIO(cli(*asked, '--csv').stdout)))
-    table = cli(*asked)
+def test_rejected_images_are_marked_in_every_format(cli, model_folder, images):
+    command = ['predict', model_folder, images, '--reject-at', '0.05', '--threads', 1]
+    records = [json.loads(line) for line in cli(*command, '--json').stdout.splitlines()]
+    rows = list(csv.DictReader(io.StringIO(cli(*command, '--csv').stdout)))
+    table = cli(*command)
     threshold = Classifier.load(str(model_folder), reject_at=0.05).threshold
     assert threshold > 0.5
     sure = [record['confidence'] >= threshold for record in records]
@@ -58,7 +56,7 @@ def test_rejected_images_are_said_so_in_every_format(cli, model_folder, images):
         assert (row['label'] == '') is not answered
         assert ('rejected' in line) is not answered
         assert row['class_1'] == next(iter(record['top']))
-    assert f'{sure.count(False)} rejected, of a confidence under {threshold:.3f}' in table.stderr
+    assert f'{sure.count(False)} rejected with a confidence below {threshold:.3f}' in table.stderr
 
 
 @pytest.fixture
@@ -84,7 +82,7 @@ def test_each_box_of_the_named_frame_is_classified_as_its_crop(cli, model_folder
     assert records[1]['confidence'] == pytest.approx(classifier.classify([crop])[0].confidence, abs=2e-6)
 
 
-def test_without_paths_all_boxes_are_classified_and_csv_has_their_places(cli, model_folder, frames):
+def test_without_paths_all_boxes_are_classified_and_csv_has_positions(cli, model_folder, frames):
     annotations, paths = frames
     done = cli('predict', model_folder, '--boxes', annotations, '--csv', '--threads', 1)
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
@@ -95,7 +93,7 @@ def test_without_paths_all_boxes_are_classified_and_csv_has_their_places(cli, mo
     assert 'has no box of' in nothing.stderr
 
 
-def test_broken_files_are_named_and_the_others_classified(cli, model_folder, images, tmp_path):
+def test_broken_files_are_reported_and_the_others_classified(cli, model_folder, images, tmp_path):
     (tmp_path / 'broken.png').write_bytes((images / 'a.png').read_bytes()[:60])
     Image.fromarray(np.full((8, 9), 30_000, np.uint16)).save(tmp_path / 'counts.tiff')
     Image.new('L', (9_000, 8_000)).save(tmp_path / 'bomb.png')
@@ -121,17 +119,17 @@ def test_broken_files_are_named_and_the_others_classified(cli, model_folder, ima
         (['MODEL', 'EMPTY'], 'holds no images'),
         (['MODEL'], 'There is nothing to classify'),
         (['MODEL', 'IMAGES', '--top', '0'], '--top is 0'),
-        (['MODEL', 'IMAGES', '--json', '--csv'], 'give one of them'),
+        (['MODEL', 'IMAGES', '--json', '--csv'], 'Use one of them'),
         (['MODEL', 'IMAGES', '--reject-at', '7'], 'wanted error rate is 7.0'),
         (['MODEL', 'IMAGES', '--device', 'toaster'], 'toaster cannot be used here'),
         (['MODEL', 'IMAGES', '--percentiles', '9', '1'], 'The percentiles are 9.0 and 1.0'),
         (['MODEL', 'IMAGES', '--boxes', '/nowhere.json'], 'There is no file /nowhere.json'),
     ],
 )
-def test_mistakes_end_in_a_sentence(cli, model_folder, images, tmp_path, args, said):
+def test_invalid_input_is_reported_in_one_line(cli, model_folder, images, tmp_path, args, said):
     (tmp_path / 'empty').mkdir()
-    places = {'MODEL': model_folder, 'IMAGES': images, 'EMPTY': tmp_path / 'empty'}
-    done = cli('predict', *(places.get(arg, arg) for arg in args))
+    paths = {'MODEL': model_folder, 'IMAGES': images, 'EMPTY': tmp_path / 'empty'}
+    done = cli('predict', *(paths.get(arg, arg) for arg in args))
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith('error: ')
@@ -140,7 +138,7 @@ def test_mistakes_end_in_a_sentence(cli, model_folder, images, tmp_path, args, s
 
 
 @pytest.mark.slow
-def test_a_closed_pipe_ends_quietly(root, model_folder, images):
+def test_a_closed_pipe_ends_without_a_traceback(root, model_folder, images):
     command = [sys.executable, '-m', 'timm_convattn_cli', 'predict', model_folder, *[images] * 3, '--threads', '1']
     read, write = os.pipe()
     os.close(read)  # as `| head` does when it has seen enough
@@ -151,7 +149,7 @@ def test_a_closed_pipe_ends_quietly(root, model_folder, images):
     assert b'Exception ignored' not in finished.stderr
 
 
-def test_ctrl_c_ends_with_its_own_status(cli, model_folder, images, monkeypatch):
+def test_ctrl_c_ends_with_status_130(cli, model_folder, images, monkeypatch):
     def stopped(*args):
         raise KeyboardInterrupt
 

@@ -1,13 +1,16 @@
 """Save models as folders in the Hub's format: safetensors weights, and a config.json from which timm rebuilds them."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch.nn as nn
 from timm.models import save_for_hf
 
+from timm_convattn.description import describe_network
 from timm_convattn.files import write_json
 
 __all__ = ['save_model']
@@ -55,4 +58,7 @@ def save_model(model: nn.Module, folder: Path, class_names: Sequence[str], data_
         config['pretrained_cfg'].pop(key, None)
     # transformers passes num_classes itself; a second value is an error
     config.get('model_args', {}).pop('num_classes', None)
+    # for `timm-convattn info`, which then need not build the model; some models of timm cannot be built on meta
+    with contextlib.suppress(Exception):
+        config['network'] = describe_network(timm.create_model(f'local-dir:{folder}', device='meta'))
     write_json(path, config)
