@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ('timm_convattn', 'timm_convattn_cli')
 MAX_SIZE = 1_000_000  # bytes; code and templates need a fifth of it
 OTHER_FILES = {
-    *('timm_convattn/py.typed', 'timm_convattn/studies/report.html'),
+    *('timm_convattn/py.typed', 'timm_convattn_cli/models.json', 'timm_convattn/studies/report.html'),
     *('timm_convattn/hub/templates/model_card.md.jinja', 'timm_convattn/hub/templates/dataset_card.md.jinja'),
 }
 METADATA = {'METADATA', 'RECORD', 'WHEEL', 'entry_points.txt', 'licenses/LICENSE'}
