@@ -39,7 +39,7 @@ def draw(classifier: Classifier) -> Figure:
         answer = f'{prediction.label} {prediction.confidence:.0%}' if prediction.is_answered else 'no answer'
         above.set_title(f'{answer}\n(truth: {names[row["label"]]})', fontsize=9)
         for axes in (above, below):
-            axes.imshow(explanation.picture, cmap='gray', vmin=0, vmax=255)
+            axes.imshow(explanation.input_image, cmap='gray', vmin=0, vmax=255)
             axes.set_axis_off()
         below.imshow(explanation.attention_over_image(0), cmap='inferno', alpha=0.5)
     return figure

@@ -83,7 +83,7 @@ def test_an_explanation_says_what_the_classification_says(tmp_path):
     classifier, crop = Classifier.load(f'local-dir:{folder}'), Image.effect_noise((50, 30), 80)
     explanation = classifier.explain(crop, 'bicycle', (3, 4))
     assert explanation.probabilities.tolist() == pytest.approx(classifier.classify([crop])[0].probabilities, abs=1e-6)
-    assert (explanation.label, explanation.position, explanation.picture.shape) == ('bicycle', (3, 4), (30, 50))
+    assert (explanation.label, explanation.position, explanation.input_image.shape) == ('bicycle', (3, 4), (30, 50))
 
 
 def test_a_model_that_never_learned_to_reject_says_so(saved):

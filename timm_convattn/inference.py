@@ -181,7 +181,7 @@ class Classifier:
         Args:
             image: Of 8 bits and any mode.
             label: The class to explain. None: the predicted one.
-            position: Row and column of the pixel whose look to give. None: the mean of all.
+            position: Row and column of the pixel whose attention is shown. None: the mean over all positions.
 
         Raises:
             InputError: As `timm_convattn.explain.explain` raises it.
@@ -190,8 +190,8 @@ class Classifier:
 
         batch = self.to_batch([image]).to(next(self.model.parameters()).device)
         shows_all = self.data_config.get('crop_mode') == 'squash'  # else timm cuts its border off
-        picture = image if shows_all else None
-        return explain(self.model, batch, self.class_names, label, position, picture, self.temperature)
+        input_image = image if shows_all else None
+        return explain(self.model, batch, self.class_names, label, position, input_image, self.temperature)
 
 
 def name_classes(model: nn.Module) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Crops of the embedded scenes beside which of their pixels show the object."""
+"""Crops of the embedded scenes, with the pixels of the object."""
 
 from dataclasses import dataclass
 from unittest import mock
@@ -13,20 +13,20 @@ from timm_convattn.data.thermal_scenes import SceneBox, draw_frame
 
 @dataclass(frozen=True)
 class SeenCrop:
-    """A crop with something round its object."""
+    """A crop with some background around its object."""
 
     image: Image.Image
     object: npt.NDArray[np.bool_]
-    """(H, W): the pixels of the figure that are not hidden."""
+    """(H, W): the visible pixels of the object."""
 
 
 def draw_crops(frames: range, context: float, aside: float = 0.0) -> list[SeenCrop]:
     """Cut the objects out of frames of the default data set.
 
     Args:
-        frames: Their numbers in the data set.
+        frames: Indices of the frames in the data set.
         context: How many times as wide and high as an object's box its crop is.
-        aside: Where the box lies in the crop: at its left (-1), in the middle (0) or at its right (1).
+        aside: Position of the box in the crop: left (-1), centre (0) or right (1).
     """
     crops = []
     for index in frames:
@@ -43,7 +43,7 @@ def draw_crops(frames: range, context: float, aside: float = 0.0) -> list[SeenCr
 
 
 def _draw_with_owners(index: int):
-    """Draw a frame, its boxes, which actor owns each pixel, and what the actors are: kept as the frame is drawn."""
+    """Draw a frame and return it with its boxes, the index of the actor at each pixel, and the actors' categories."""
     kept = {}
 
     def keep(frame, owner, actors, rng):
@@ -57,14 +57,14 @@ def _draw_with_owners(index: int):
 
 
 def _figure_in(box: SceneBox, owner: npt.NDArray[np.int16], categories: list[str]) -> npt.NDArray[np.bool_]:
-    """Give the pixels of the figure that a box is drawn round: the one whose own box is most like it."""
-    wanted = np.array([box.x, box.y, box.x + box.w, box.y + box.h])
+    """Return the pixels of the actor whose own box is closest to a box."""
+    expected = np.array([box.x, box.y, box.x + box.w, box.y + box.h])
     best, least = None, np.inf
     for number, category in enumerate(categories, start=1):
         seen = owner == number
         if category == box.category and seen.any():
             rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-            off = np.abs(wanted - [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).sum()
+            off = np.abs(expected - [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).sum()
             if off < least:
                 best, least = seen, off
     assert best is not None

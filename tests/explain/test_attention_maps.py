@@ -18,7 +18,7 @@ def only_attention(**kwargs):
     return RelMha2d(4, 4, feat_size=4, num_heads=2, dim_head=2, attn_proj=False, **kwargs)
 
 
-def test_maps_of_all_layers_come_in_order_and_sum_to_one(aresnet18):
+def test_maps_of_all_layers_are_in_order_and_sum_to_one(aresnet18):
     maps = attention_maps(aresnet18, torch.rand(3, 1, 60, 60))
     assert [(found.layer, tuple(found.weights.shape)) for found in maps] == [
         ('layer4.0.attn', (3, 8, 4, 4, 4, 4)),
@@ -30,7 +30,7 @@ def test_maps_of_all_layers_come_in_order_and_sum_to_one(aresnet18):
         torch.testing.assert_close(found.over_image((60, 60)).mean((1, 2)), torch.ones(3), rtol=0.2, atol=0.2)
 
 
-def test_the_model_is_left_as_it_was_even_where_it_fails(aresnet18):
+def test_the_model_is_left_unchanged_even_if_it_fails(aresnet18):
     aresnet18.train()
     aresnet18.bn1.eval()
     attention_maps(aresnet18, torch.rand(2, 1, 60, 60))
@@ -53,7 +53,7 @@ def test_weights_times_values_are_the_output_of_the_attention():
     torch.testing.assert_close(attention(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_position_that_all_look_at_is_bright():
+def test_a_position_that_all_attend_to_is_bright():
     attention = RelMha2d(4, 4, feat_size=4, num_heads=1, dim_head=4, rel_pos=False, attn_proj=False)
     with torch.no_grad():
         attention.qkv.weight.zero_()
@@ -63,10 +63,10 @@ def test_a_position_that_all_look_at_is_bright():
     (found,) = attention_maps(torch.nn.Sequential(attention), x)
     assert found.received()[0].argmax() == 1 * 4 + 2
     assert found.received()[0, 1, 2] > 0.99
-    assert found.over_image((40, 60))[0, 15, 37] == pytest.approx(16, rel=0.1)  # times an even look: all of it
+    assert found.over_image((40, 60))[0, 15, 37] == pytest.approx(16, rel=0.1)  # x uniform attention: all of it
 
 
-def test_the_mean_is_that_of_the_heads_and_of_the_positions_that_look():
+def test_the_mean_is_over_the_heads_and_the_query_positions():
     (found,) = attention_maps(torch.nn.Sequential(only_attention()), 3 * torch.randn(2, 4, 3, 4))
     assert (found.num_heads, found.feat_size) == (2, (3, 4))
     of_each = [found.received((row, column)) for row in range(3) for column in range(4)]
@@ -78,13 +78,13 @@ def test_the_mean_is_that_of_the_heads_and_of_the_positions_that_look():
 
 
 @pytest.mark.parametrize(
-    'position, place', [((0, 0), (0, 0)), ((29, 39), (2, 3)), ((9, 10), (0, 1)), ((10, 9), (1, 0))]
+    'position, query', [((0, 0), (0, 0)), ((29, 39), (2, 3)), ((9, 10), (0, 1)), ((10, 9), (1, 0))]
 )
-def test_a_pixel_looks_from_the_position_of_the_map_that_it_lies_in(position, place):
+def test_a_pixel_has_the_attention_of_its_position_in_the_map(position, query):
     (found,) = attention_maps(torch.nn.Sequential(only_attention()), 3 * torch.randn(1, 4, 3, 4))
-    assert found.place_of(position, (30, 40)) == place
-    looks = found.over_image((3, 4), (position[0] // 10, position[1] // 10))
-    torch.testing.assert_close(looks, 12 * found.received(place))
+    assert found.query_at(position, (30, 40)) == query
+    attention = found.over_image((3, 4), (position[0] // 10, position[1] // 10))
+    torch.testing.assert_close(attention, 12 * found.received(query))
 
 
 def test_a_model_without_attention_is_refused():

@@ -1,7 +1,7 @@
-"""Why a model decides as it does: where it attends, what its decision rests on, and which of its paths brings it.
+"""Explanations of a model's decision: attention maps, Grad-CAM, and the contributions of the two paths to the logits.
 
-Attention maps are measurements: they are the weights that the model computed with, and so are the parts of a logit,
-which sum to it. Grad-CAM is an estimate. None of them says that a decision is right.
+Attention maps are the weights that the model computed with, and the contributions sum exactly to a logit: both are
+measurements. Grad-CAM is an estimate. None of them shows that a decision is right.
 """
 
 import importlib.util
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from timm_convattn.errors import InputError
 from timm_convattn.explain.attention import AttentionMap, attention_maps
+from timm_convattn.explain.contributions import Contributions
 from timm_convattn.explain.decision import explain
 from timm_convattn.explain.explanation import Explanation
-from timm_convattn.explain.shares import Shares
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ['AttentionMap', 'Explanation', 'Shares', 'attention_maps', 'draw_explanation', 'explain']
+__all__ = ['AttentionMap', 'Contributions', 'Explanation', 'attention_maps', 'draw_explanation', 'explain']
 
 
 def draw_explanation(explanation: Explanation) -> 'Figure':
-    """Draw the picture, all maps over it, the probabilities and the shares.
+    """Draw the input image, all maps over it, the probabilities and the contributions.
 
     Raises:
         InputError: If matplotlib is not installed.

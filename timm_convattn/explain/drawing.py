@@ -1,4 +1,4 @@
-"""The figure of an explanation: the picture and the maps over it, the heads below, what sums to the decision beside."""
+"""The figure of an explanation: the input image and the maps over it, the heads below, bar charts on the right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,39 +12,39 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from timm_convattn.explain.contributions import Contributions
 from timm_convattn.explain.explanation import Explanation
-from timm_convattn.explain.shares import Shares
 
 __all__ = ['draw_figure']
 
 STYLE: Any = {'font.size': 9, 'axes.titlesize': 9, 'axes.spines.top': False, 'axes.spines.right': False}
 EXPLAINED, OTHER = '#c2410c', '#c3c9d1'
 PARTS = {'convolution': '#1d4ed8', 'attention': '#c2410c', 'bias': '#7a8594'}
-TILE, SMALL = 1.8, 1.0  # sides of the pictures of a map and of a head, in inches, if they are square
-ABOVE = 0.45  # what stands above each row of them
-SCALE = 1.0  # width of the scale beside them
-BARS = 3.4  # width of the bars
-NARROWEST, WIDEST = 0.75, 2.5  # a picture, over its height
+TILE, SMALL = 1.8, 1.0  # sides of the tile of a map and of a head, in inches, if they are square
+TITLES = 0.45  # height of the titles above each row of tiles
+COLOUR_BAR = 1.0  # its width
+BARS = 3.4  # width of the bar charts
+NARROWEST, WIDEST = 0.75, 2.5  # ratio of width to height of a tile
 HEADS_IN_ROW = 8
 CLASSES = 6
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A map to be drawn over the picture, or the picture alone."""
+    """A map that is drawn over the input image, or the image alone."""
 
     title: str
-    look: npt.NDArray[np.float32] | None
+    values: npt.NDArray[np.float32] | None
     is_attention: bool = False
 
 
 def draw_figure(explanation: Explanation) -> Figure:
-    """Draw an explanation; how large the figure is follows from what there is to show."""
+    """Draw an explanation; the size of the figure depends on the number of maps and heads."""
     tiles, rows = _tiles(explanation), _head_rows(explanation)
-    height, width = explanation.picture.shape[:2]
-    stretch = min(max(width / height, NARROWEST), WIDEST) ** 0.5  # pictures of one area, whatever their shape
-    across = max([TILE * stretch * len(tiles), *(SMALL * stretch * HEADS_IN_ROW for _ in rows)]) + SCALE
-    heights = [TILE / stretch + ABOVE, *(SMALL / stretch + ABOVE for _ in rows)]
+    height, width = explanation.input_image.shape[:2]
+    stretch = min(max(width / height, NARROWEST), WIDEST) ** 0.5  # tiles have the same area for any shape
+    across = max([TILE * stretch * len(tiles), *(SMALL * stretch * HEADS_IN_ROW for _ in rows)]) + COLOUR_BAR
+    heights = [TILE / stretch + TITLES, *(SMALL / stretch + TITLES for _ in rows)]
     with rc_context(STYLE):
         figure = Figure(figsize=(across + BARS, max(sum(heights), 3.2) + 0.4), layout='constrained')
         figure.suptitle(_title(explanation), x=0.01, ha='left', fontsize=12, fontweight='bold')
@@ -64,8 +64,8 @@ def _title(explanation: Explanation) -> str:
 
 
 def _tiles(explanation: Explanation) -> list[Tile]:
-    """Give the picture, Grad-CAM, and the mean of each attention's heads."""
-    tiles = [Tile('picture', None)]
+    """Return the input image, Grad-CAM, and the mean over the heads of each attention layer."""
+    tiles = [Tile('input image', None)]
     if explanation.grad_cam is not None:
         tiles.append(Tile(f'Grad-CAM for {explanation.label}', explanation.grad_cam))
     for index, found in enumerate(explanation.attention):
@@ -75,38 +75,39 @@ def _tiles(explanation: Explanation) -> list[Tile]:
 
 
 def _head_rows(explanation: Explanation) -> list[list[Tile]]:
-    """Give the heads of each attention that has several, row by row."""
+    """Return the heads of each attention layer that has several, row by row."""
     rows = []
     for index, found in enumerate(explanation.attention):
         for start in range(0, found.num_heads if found.num_heads > 1 else 0, HEADS_IN_ROW):
             heads = range(start, min(start + HEADS_IN_ROW, found.num_heads))
             titles = [f'{found.layer}\nhead {start}', *(f'head {head}' for head in heads[1:])]
-            looks = [explanation.attention_over_image(index, head) for head in heads]
-            rows.append([Tile(title, look, is_attention=True) for title, look in zip(titles, looks, strict=True)])
+            maps = [explanation.attention_over_image(index, head) for head in heads]
+            rows.append([Tile(title, values, is_attention=True) for title, values in zip(titles, maps, strict=True)])
     return rows
 
 
 def _draw_row(part: SubFigure, explanation: Explanation, tiles: Sequence[Tile], columns: int) -> None:
-    """Draw pictures side by side, and beside them the scale of the attention, which is one for a row."""
+    """Draw tiles side by side, with one colour bar of the attention for the row."""
     grid = part.subplots(1, columns, squeeze=False)[0]
     for axes in grid:
         axes.set_axis_off()
-    brightest = max([2.0, *(float(tile.look.max()) for tile in tiles if tile.look is not None and tile.is_attention)])
+    maps = [tile.values for tile in tiles if tile.values is not None and tile.is_attention]
+    brightest = max([2.0, *(float(values.max()) for values in maps)])
     images = [_draw_tile(axes, explanation, tile, brightest) for axes, tile in zip(grid, tiles, strict=False)]
     scaled = [(axes, image) for axes, image, tile in zip(grid, images, tiles, strict=False) if tile.is_attention]
     if scaled:
         bar = part.colorbar(scaled[0][1], ax=list(grid), shrink=0.85, aspect=15, pad=0.01, ticks=MaxNLocator(4))
         bar.ax.tick_params(labelsize=7)
-        bar.set_label('times an even look' if scaled[0][0] is not grid[0] else '', fontsize=7)
+        bar.set_label('x uniform attention' if scaled[0][0] is not grid[0] else '', fontsize=7)
 
 
 def _draw_tile(axes: Axes, explanation: Explanation, tile: Tile, brightest: float) -> AxesImage:
-    """Draw a map over the picture."""
-    image = axes.imshow(explanation.picture, cmap='gray', vmin=0, vmax=255)
+    """Draw a map over the input image."""
+    image = axes.imshow(explanation.input_image, cmap='gray', vmin=0, vmax=255)
     axes.set_title(tile.title, fontsize=8)
-    if tile.look is not None:
+    if tile.values is not None:
         largest = brightest if tile.is_attention else 1.0
-        image = axes.imshow(tile.look, cmap='inferno', vmin=0, vmax=largest, alpha=0.55)
+        image = axes.imshow(tile.values, cmap='inferno', vmin=0, vmax=largest, alpha=0.55)
     if tile.is_attention and explanation.position is not None:
         row, column = explanation.position
         axes.plot(column, row, '+', color='#22d3ee', markersize=9, markeredgewidth=1.6)
@@ -114,9 +115,9 @@ def _draw_tile(axes: Axes, explanation: Explanation, tile: Tile, brightest: floa
 
 
 def _draw_bars(part: SubFigure, explanation: Explanation) -> None:
-    """Draw the probabilities, and what sums to the logit and to the lead."""
-    sums = {f'logit of {explanation.label}': explanation.shares, f'lead over {explanation.rival}': explanation.lead}
-    split = {name: shares for name, shares in sums.items() if shares is not None}
+    """Draw the probabilities, and the contributions to the logit and to the margin."""
+    sums = {f'logit of {explanation.label}': explanation.contributions, explanation.margin_title: explanation.margin}
+    split = {name: parts for name, parts in sums.items() if parts is not None}
     order = np.argsort(-explanation.probabilities, kind='stable')[:CLASSES]
     heights = [0.5 + 0.25 * len(order)] + ([0.75 + 0.5 * len(split)] if split else [])
     grid = part.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -130,23 +131,23 @@ def _draw_bars(part: SubFigure, explanation: Explanation) -> None:
     grid[0].spines['bottom'].set_visible(False)
     grid[0].invert_yaxis()
     if split:
-        _draw_shares(grid[1], split)
+        _draw_contributions(grid[1], split)
 
 
-def _draw_shares(axes: Axes, split: dict[str, Shares]) -> None:
-    """Draw each sum as a stack: what is positive to the right of zero, what is negative to the left."""
-    names = [f'{name}\n{shares.total:+.2f}' for name, shares in split.items()]
-    above, below = np.zeros(len(split)), np.zeros(len(split))
+def _draw_contributions(axes: Axes, split: dict[str, Contributions]) -> None:
+    """Draw each sum as a stacked bar: positive terms to the right of zero, negative ones to the left."""
+    names = [f'{name}\n{parts.total:+.2f}' for name, parts in split.items()]
+    positive, negative = np.zeros(len(split)), np.zeros(len(split))
     for part, colour in PARTS.items():
-        values = np.array([getattr(shares, 'conv' if part == 'convolution' else part) for shares in split.values()])
-        starts = np.where(values < 0, below, above)
+        values = np.array([getattr(parts, 'conv' if part == 'convolution' else part) for parts in split.values()])
+        starts = np.where(values < 0, negative, positive)
         axes.barh(names, values, left=starts, height=0.55, color=colour, label=part)
-        above, below = above + np.maximum(values, 0), below + np.minimum(values, 0)
+        positive, negative = positive + np.maximum(values, 0), negative + np.minimum(values, 0)
     axes.axvline(0, color='#111827', lw=0.8)
     axes.invert_yaxis()
-    axes.use_sticky_edges = False  # so that zero is not the border where all is negative
+    axes.use_sticky_edges = False  # else zero is the edge of the axes if all values are negative
     axes.margins(x=0.05)
-    axes.set_title('what the decision is the sum of', loc='left')
+    axes.set_title('contributions', loc='left')
     axes.legend(
         loc='upper right',
         bbox_to_anchor=(1.02, -0.16),

@@ -1,4 +1,4 @@
-"""The explanation of one decision."""
+"""What `explain` returns."""
 
 from dataclasses import dataclass
 
@@ -6,94 +6,99 @@ import numpy as np
 import numpy.typing as npt
 
 from timm_convattn.explain.attention import AttentionMap
-from timm_convattn.explain.shares import Shares
+from timm_convattn.explain.contributions import Contributions
 
 __all__ = ['Explanation']
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What a model says of one image, and why. Maps over the image have the size of `picture`."""
+    """A model's decision about one image, with its reasons. Maps over the image have the size of `input_image`."""
 
     class_names: tuple[str, ...]
     """Names of the classes, in the order of the logits."""
     probabilities: npt.NDArray[np.float32]
-    """(num_classes,) of the classes; sums to 1."""
+    """(num_classes,), sums to 1."""
     label: str
-    """The class that is explained: the predicted one, or the one that was asked about."""
-    picture: npt.NDArray[np.uint8]
-    """(H, W) or (H, W, 3): the pixels to draw over."""
+    """The explained class: the predicted one, or the one that was asked for."""
+    input_image: npt.NDArray[np.uint8]
+    """(H, W) or (H, W, 3): the image that the maps are drawn over."""
     attention: tuple[AttentionMap, ...]
-    """Where each attention looks, in the order in which they run, for a batch of this image; empty without any."""
+    """Attention of each layer, in the order in which they run, for a batch of this image; empty without attention."""
     position: tuple[int, int] | None
-    """Row and column of the pixel of `picture` whose look was asked for. None: the mean of all positions."""
+    """Row and column of the pixel of `input_image` whose attention is shown. None: the mean over all positions."""
     grad_cam: npt.NDArray[np.float32] | None
-    """(H, W): which places speak for `label`, from 0 to 1. None where the library grad-cam is not installed."""
-    shares: Shares | None
-    """What the conv channels, the attention channels and the bias contribute to the logit of `label`: it is their sum.
-    None where the last map of the model is not the output of a convolutional-attentional form."""
-    lead: Shares | None
-    """The same for the lead over `rival`, the logit of `label` less that of `rival`. A number that is added to all
-    logits changes no decision, but the lead is the decision."""
+    """(H, W): evidence for `label`, from 0 to 1. None if the library grad-cam is not installed."""
+    contributions: Contributions | None
+    """Contributions of the convolutional path, the attention and the bias to the logit of `label`, which is their sum.
+    None if the last feature map is not the output of a convolution-attention block."""
+    margin: Contributions | None
+    """The same for the margin over `runner_up`: the logit of `label` minus that of `runner_up`. Unlike a logit, the
+    margin does not change when a constant is added to all logits."""
 
     @property
     def predicted(self) -> str:
-        """Give the most probable class."""
+        """Most probable class."""
         return self.class_names[int(self.probabilities.argmax())]
 
     @property
     def confidence(self) -> float:
-        """Give the probability of `label`."""
+        """Probability of `label`."""
         return float(self.probabilities[self.class_names.index(self.label)])
 
     @property
-    def rival(self) -> str | None:
-        """Give the most probable of the other classes, None where there is no other."""
+    def runner_up(self) -> str | None:
+        """Most probable of the other classes, None if there is no other."""
         order = np.argsort(-self.probabilities, kind='stable')
         return next((name for name in (self.class_names[i] for i in order) if name != self.label), None)
 
     def attention_over_image(self, layer: int = 0, head: int | None = None) -> npt.NDArray[np.float32]:
-        """Give how much `position`, or all positions, look at each pixel, in multiples of what an even look would give.
+        """Return the attention of `position`, or the mean over all, to each pixel, as a multiple of uniform attention.
 
         Args:
-            layer: Index into `attention`; the first has the finest map.
-            head: Which head looks. None: the mean of all heads.
+            layer: Index into `attention`; the first layer has the finest map.
+            head: Index of the head. None: the mean over all heads.
 
         Returns:
             (H, W)
         """
-        height, width = self.picture.shape[:2]
-        looks: npt.NDArray[np.float32] = (
+        height, width = self.input_image.shape[:2]
+        attention: npt.NDArray[np.float32] = (
             self.attention[layer].over_image((height, width), self.position, head)[0].numpy()
         )
-        return looks
+        return attention
 
     def describe(self) -> str:
-        """Say the same in a few lines."""
+        """Return the explanation as a few lines of text."""
         ranked = sorted(zip(self.probabilities, self.class_names, strict=True), reverse=True)
-        others = [f'{name} {share:.1%}' for share, name in ranked if name != self.label]
+        others = [f'{name} {probability:.1%}' for probability, name in ranked if name != self.label]
         lines = [f'{self.label} {self.confidence:.1%}' + (f' ({", ".join(others[:3])})' if others else '')]
-        for what, shares in ((f'logit of {self.label}', self.shares), (f'lead over {self.rival}', self.lead)):
-            if shares is not None:
+        for name, parts in ((f'logit of {self.label}', self.contributions), (self.margin_title, self.margin)):
+            if parts is not None:
                 lines.append(
-                    f'{what} {shares.total:+.2f} = convolution {shares.conv:+.2f}, attention {shares.attention:+.2f}, '
-                    f'bias {shares.bias:+.2f}'
+                    f'{name} {parts.total:+.2f} = convolution {parts.conv:+.2f}, attention {parts.attention:+.2f}, '
+                    f'bias {parts.bias:+.2f}'
                 )
         if self.grad_cam is not None:
-            lines.append(f'Grad-CAM: {_brightest(self.grad_cam)}')
-        looker = 'all positions look' if self.position is None else 'row {}, column {} looks'.format(*self.position)
+            lines.append(f'Grad-CAM: {_maximum(self.grad_cam)}')
+        query = 'all positions attend' if self.position is None else 'row {}, column {} attends'.format(*self.position)
         for index, found in enumerate(self.attention):
-            looks = self.attention_over_image(index)
+            attention = self.attention_over_image(index)
             height, width = found.feat_size
             lines.append(
-                f'attention {found.layer} ({height} x {width}, {found.num_heads} heads): {looker} most at '
-                f'{_brightest(looks)}, {looks.max():.1f} times an even look'
+                f'attention {found.layer} ({height} x {width}, {found.num_heads} heads): {query} most to '
+                f'{_maximum(attention)}, {attention.max():.1f} x uniform attention'
             )
         return '\n'.join(lines)
 
+    @property
+    def margin_title(self) -> str:
+        """Name of `margin` in text and figures."""
+        return f'margin over {self.runner_up}'
 
-def _brightest(pixels: npt.NDArray[np.float32]) -> str:
+
+def _maximum(pixels: npt.NDArray[np.float32]) -> str:
     if not pixels.any():
-        return 'no place'
-    row, column = np.argwhere(pixels == pixels.max()).mean(axis=0).astype(int)  # the middle of a bright border
+        return 'zero everywhere'
+    row, column = np.argwhere(pixels == pixels.max()).mean(axis=0).astype(int)  # centre of several equal maxima
     return f'row {row}, column {column}'

@@ -1,8 +1,8 @@
-"""Grad-CAM through the library grad-cam ("Grad-CAM: Visual Explanations from Deep Networks", arXiv:1610.02391).
+"""Grad-CAM by the library grad-cam ("Grad-CAM: Visual Explanations from Deep Networks", arXiv:1610.02391).
 
-Of which map: of the last one that has at least 4 positions a side. At 224 pixels that is the last map, as in the paper
-of Grad-CAM; at 60 pixels that one has 2 x 2 positions, which cannot tell the middle of a crop from its border, and the
-map before it is taken, which both paths of the last stage read.
+The map is the last one with at least 4 positions a side. At 224 pixels that is the last map, as in the Grad-CAM paper.
+At 60 pixels the last map has 2 x 2 positions, too few to separate the centre of a crop from its border, and the map
+before it is used, which both paths of the last stage read.
 """
 
 import importlib.util
@@ -17,39 +17,39 @@ from timm_convattn.explain.model import FeatureMap, evaluating, frozen
 
 __all__ = ['choose_map', 'compute_grad_cam', 'has_grad_cam']
 
-LEAST_SIDE = 4  # positions
+MIN_SIDE = 4  # positions
 
 
 def has_grad_cam() -> bool:
-    """Tell whether the library is installed (extra: explain)."""
+    """Return whether the library is installed (extra: explain)."""
     return importlib.util.find_spec('pytorch_grad_cam') is not None
 
 
 def choose_map(maps: Sequence[FeatureMap]) -> FeatureMap:
-    """Choose the last map that is fine enough to be looked at, or the finest if none is."""
-    fine = [feature_map for feature_map in maps if min(feature_map.feat_size) >= LEAST_SIDE]
+    """Return the last map with at least `MIN_SIDE` positions a side, or the finest if there is none."""
+    fine = [feature_map for feature_map in maps if min(feature_map.feat_size) >= MIN_SIDE]
     return fine[-1] if fine else max(maps, key=lambda feature_map: min(feature_map.feat_size))
 
 
 def compute_grad_cam(
     model: nn.Module, images: torch.Tensor, class_index: int, feature_map: FeatureMap
 ) -> npt.NDArray[np.float32]:
-    """Estimate which places of an image speak for a class.
+    """Estimate the evidence for a class at each pixel.
 
     Args:
         model: The model.
-        images: (1, C, H, W), as it takes them.
-        class_index: The class.
-        feature_map: Which map of the model to look at.
+        images: (1, C, H, W), the model's input.
+        class_index: Index of the class.
+        feature_map: Feature map of the model that is weighted.
 
     Returns:
-        (H, W), from 0 to 1 at the place that speaks most for the class; 0 everywhere if none does.
+        (H, W), from 0 to 1 at the maximum; 0 everywhere if there is no evidence.
     """
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     transform = _to_channels_first if feature_map.channels_last else None
-    # the parameters may be frozen, and the caller may have turned gradients off: those of the image are enough
+    # parameters may be frozen, and the caller may have disabled gradients: those of the image are enough
     with evaluating(model), frozen(model), torch.inference_mode(False), torch.enable_grad():
         images = images.detach().clone().requires_grad_()
         with GradCAM(model, [feature_map.layer], transform) as grad_cam:

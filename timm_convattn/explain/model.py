@@ -1,4 +1,4 @@
-"""A model that is looked into: its maps, its logits, and everything about it left as it was."""
+"""A forward pass whose feature maps, logits and classifier input are recorded; the model is left unchanged."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,14 +11,14 @@ import torch.nn as nn
 from timm_convattn.errors import InputError
 from timm_convattn.layers import ConvAttn
 
-__all__ = ['FeatureMap', 'Run', 'evaluating', 'frozen', 'linear_classifier', 'run_once']
+__all__ = ['FeatureMap', 'ForwardPass', 'evaluating', 'frozen', 'linear_classifier', 'run_forward']
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and each of its modules back into its own mode in the end.
+    """Put a model into eval mode, and restore the mode of each module at the end.
 
-    Activations are not recomputed meanwhile: timm's checkpointing calls blocks without the layers that hold them.
+    Gradient checkpointing is off meanwhile: timm's checkpointed forward skips the modules that the hooks are on.
     """
     modes = [(module, module.training) for module in model.modules()]
     checkpointed: list[Any] = [module for module in model.modules() if getattr(module, 'grad_checkpointing', False)]
@@ -36,7 +36,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Keep gradients away from the parameters; what they had before, they have again in the end."""
+    """Freeze the parameters, and restore `requires_grad` and their gradients at the end."""
     states = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     try:
         for parameter, _, _ in states:
@@ -50,12 +50,12 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A map that a model makes of an image on its way to the logits."""
+    """A feature map that a model computes for an image."""
 
     layer: nn.Module
-    """The layer that makes it."""
+    """Layer whose output it is."""
     name: str
-    """Its name in the model."""
+    """Name of the layer in the model."""
     feat_size: tuple[int, int]
     """Height and width, in positions."""
     channels_last: bool
@@ -63,26 +63,26 @@ class FeatureMap:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What is seen when a model classifies one image."""
+class ForwardPass:
+    """What was recorded while a model classified one image."""
 
     logits: torch.Tensor
-    """What it gives, (1, num_classes) of a classifier."""
+    """Output of the model, (1, num_classes) for a classifier."""
     maps: tuple[FeatureMap, ...]
-    """Its maps, from the first to the last."""
+    """Feature maps, from the first to the last."""
     classifier_input: torch.Tensor | None
-    """(num_features,) that the linear classifier read, None where there is no such classifier."""
+    """(num_features,) input of the linear classifier, None if there is no such classifier."""
 
 
-def run_once(model: nn.Module, images: torch.Tensor) -> Run:
-    """Classify one image and keep what comes by.
+def run_forward(model: nn.Module, images: torch.Tensor) -> ForwardPass:
+    """Classify one image and record the forward pass.
 
     Args:
         model: The model.
-        images: (1, C, H, W), as it takes them.
+        images: (1, C, H, W), the model's input.
 
     Raises:
-        InputError: If it makes no maps.
+        InputError: If the model computes no feature maps.
     """
     named, outputs, inputs = _map_layers(model), dict[str, Any](), list[torch.Tensor]()
     classifier = linear_classifier(model)
@@ -101,21 +101,21 @@ def run_once(model: nn.Module, images: torch.Tensor) -> Run:
     found = tuple(feature_map for feature_map in maps if feature_map is not None)
     if not found:
         raise InputError(
-            f'{type(model).__name__} makes no maps of an image that could be shown over it. Give a model of timm with '
+            f'{type(model).__name__} has no feature maps that could be drawn over an image. Give a timm model with '
             'feature maps, such as resnet50, or one of timm_convattn.'
         )
     is_vector = len(inputs) == 1 and inputs[0].ndim == 2
-    return Run(logits, found, inputs[0][0] if is_vector else None)
+    return ForwardPass(logits, found, inputs[0][0] if is_vector else None)
 
 
 def linear_classifier(model: Any) -> nn.Linear | None:
-    """Give the linear layer that timm says makes the logits, None where something else makes them."""
+    """Return the linear layer that timm states as the classifier, None if it is something else."""
     classifier = model.get_classifier() if hasattr(model, 'get_classifier') else None
     return classifier if isinstance(classifier, nn.Linear) else None
 
 
 def _map_layers(model: nn.Module) -> dict[str, int]:
-    """Name the layers that make maps, and their channels: as timm lists them, or else all forms."""
+    """Return the channels of the layers that compute feature maps, by name: as timm lists them, or else all blocks."""
     info: Any = getattr(model, 'feature_info', None)
     if isinstance(info, list):
         modules = {name for name, _ in model.named_modules()}
@@ -124,7 +124,7 @@ def _map_layers(model: nn.Module) -> dict[str, int]:
 
 
 def _as_map(model: nn.Module, name: str, output: Any, channels: int) -> FeatureMap | None:
-    """Describe what a layer gave, None if that is no map of its channels, but a sequence of tokens, for instance."""
+    """Describe the output of a layer, None if it is no map of these channels, but tokens, for instance."""
     if not isinstance(output, torch.Tensor) or output.ndim != 4:
         return None
     layer, shape = model.get_submodule(name), output.shape

@@ -1,4 +1,4 @@
-"""The parts of a logit sum to it, and each is that of its own channels."""
+"""Contributions sum to the logit, and each is computed from its own channels."""
 
 import pytest
 import timm
@@ -6,9 +6,9 @@ import torch
 import torch.nn as nn
 
 import timm_convattn  # noqa: F401
-from timm_convattn.explain import Shares
-from timm_convattn.explain.model import run_once
-from timm_convattn.explain.shares import split_logits
+from timm_convattn.explain import Contributions
+from timm_convattn.explain.contributions import split_logits
+from timm_convattn.explain.model import run_forward
 
 NAMES = {
     'aresnet18_relmha': {},
@@ -18,7 +18,7 @@ NAMES = {
 
 
 def create(name, **kwargs):
-    """A model with weights and statistics of no special kind."""
+    """A model with random weights and statistics."""
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=3, **kwargs).eval()
     for module in model.modules():
@@ -30,20 +30,20 @@ def create(name, **kwargs):
 
 
 def split(model, images):
-    run = run_once(model, images)
-    return run.logits[0], split_logits(model, run)
+    forward = run_forward(model, images)
+    return forward.logits[0], split_logits(model, forward)
 
 
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('global_pool', ['avg', 'max'])
-def test_shares_sum_to_the_logit_of_each_class(name, global_pool):
+def test_contributions_sum_to_the_logit_of_each_class(name, global_pool):
     model = create(name, img_size=64, global_pool=global_pool, **NAMES[name])
-    logits, shares = split(model, torch.rand(1, 3, 64, 64))
-    torch.testing.assert_close(torch.tensor([each.total for each in shares]), logits, rtol=1e-5, atol=1e-5)
-    assert all(each.conv != 0 and each.attention != 0 and each.bias != 0 for each in shares)
+    logits, contributions = split(model, torch.rand(1, 3, 64, 64))
+    torch.testing.assert_close(torch.tensor([each.total for each in contributions]), logits, rtol=1e-5, atol=1e-5)
+    assert all(each.conv != 0 and each.attention != 0 and each.bias != 0 for each in contributions)
 
 
-def test_a_path_whose_channels_are_not_read_has_no_share():
+def test_a_path_with_zero_weights_contributes_nothing():
     model, images = create('aresnet18_relmha', img_size=64), torch.rand(1, 3, 64, 64)
     _, before = split(model, images)
     with torch.no_grad():
@@ -55,10 +55,10 @@ def test_a_path_whose_channels_are_not_read_has_no_share():
     assert [each.total for each in split(model, images)[1]] == pytest.approx(model.fc.bias.tolist())
 
 
-def test_a_difference_of_logits_has_the_differences_for_shares():
-    lead = Shares(3.0, 1.0, 0.5) - Shares(1.0, 2.0, 0.25)
-    assert lead == Shares(2.0, -1.0, 0.25)
-    assert lead.total == 1.25
+def test_contributions_to_a_difference_are_the_differences():
+    margin = Contributions(3.0, 1.0, 0.5) - Contributions(1.0, 2.0, 0.25)
+    assert margin == Contributions(2.0, -1.0, 0.25)
+    assert margin.total == 1.25
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,6 @@ def test_a_difference_of_logits_has_the_differences_for_shares():
         ('test_efficientnet', {}),
     ],
 )
-def test_a_logit_that_is_no_such_sum_is_not_split(name, kwargs):
+def test_a_logit_that_is_not_such_a_sum_is_not_split(name, kwargs):
     model = timm.create_model(name, num_classes=3, **kwargs)
     assert split(model, torch.rand(1, 3, 64, 64))[1] is None
