@@ -1,9 +1,9 @@
-"""How programs end."""
+"""The exit of programs."""
 
 import subprocess
 import sys
 
-MISTAKEN = """
+INVALID = """
 import atexit, gc
 from timm_convattn.errors import InputError
 from timm_convattn.entry_point import entry_point
@@ -13,7 +13,7 @@ with entry_point():
 """
 
 
-def test_a_mistake_is_said_in_one_line_and_the_end_looks_through_nothing_that_was_imported():
-    run = subprocess.run([sys.executable, '-c', MISTAKEN], capture_output=True, text=True, check=False)
+def test_invalid_input_is_one_line_and_the_exit_collects_no_garbage():
+    run = subprocess.run([sys.executable, '-c', INVALID], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (1, 'True\n')
     assert run.stderr == 'error: There is no such folder. Give another.\n'

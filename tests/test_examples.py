@@ -1,4 +1,4 @@
-"""The notebook is kept clean, and does what it says, in a kernel of this Python and from any folder."""
+"""The notebook has no outputs, and runs in a kernel of this Python and from any folder."""
 
 import ast
 import json
@@ -26,14 +26,14 @@ def read_notebook(root):
 
 
 def execute(root, folder, **parameters):
-    """Run the notebook in a folder, with other parameters, and give its cells by id, with what they put out."""
+    """Run the notebook in a folder, with other parameters, and return its cells with their outputs, by id."""
     notebook = read_notebook(root)
-    place = next(i for i, cell in enumerate(notebook.cells) if 'parameters' in cell.metadata.get('tags', []))
-    known = {node.targets[0].id for node in ast.parse(notebook.cells[place].source).body}
-    assert set(parameters) <= known
+    index = next(i for i, cell in enumerate(notebook.cells) if 'parameters' in cell.metadata.get('tags', []))
+    defined = {node.targets[0].id for node in ast.parse(notebook.cells[index].source).body}
+    assert set(parameters) <= defined
     changes = [f'{name} = {value!r}' for name, value in parameters.items()]
     source = '\n'.join([*changes, 'import sys', 'print(sys.executable)'])
-    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(source, id='changes'))
+    notebook.cells.insert(index + 1, nbformat.v4.new_code_cell(source, id='changes'))
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv('IPYTHONDIR', str(folder / 'ipython'))
         patched.setenv('JUPYTER_RUNTIME_DIR', str(folder / 'jupyter'))
@@ -42,11 +42,11 @@ def execute(root, folder, **parameters):
     return {cell.id: cell for cell in notebook.cells}
 
 
-def said(cell):
+def printed(cell):
     return ''.join(output.text for output in cell.outputs if output.get('name') == 'stdout')
 
 
-def num_pictures(cell):
+def num_figures(cell):
     return sum('image/png' in output.get('data', {}) for output in cell.outputs)
 
 
@@ -67,13 +67,13 @@ def test_notebook_is_valid_and_holds_no_outputs(root):
     assert [cell.id for cell in code if cell.outputs or cell.execution_count is not None] == []
 
 
-def test_cells_have_names_of_their_own_that_stay(root):
+def test_cells_have_unique_readable_ids(root):
     names = [cell.id for cell in read_notebook(root).cells]
     assert len(set(names)) == len(names)
     assert [name for name in names if not re.fullmatch(r'[a-z]+(-[a-z]+)*', name)] == []
 
 
-def test_every_file_of_the_project_that_the_text_names_exists(root):
+def test_every_project_file_named_in_the_text_exists(root):
     text = '\n'.join(cell.source for cell in read_notebook(root).cells if cell.cell_type == 'markdown')
     linked, scripts = re.findall(r'\]\(([^)#:]+)\)', text), re.findall(r'train_scripts/\w+\.py', text)
     assert linked and scripts
@@ -84,7 +84,7 @@ def test_every_file_of_the_project_that_the_text_names_exists(root):
 @pytest.mark.slow
 def test_kernel_is_the_python_of_the_tests(executed):
     cells, _ = executed
-    assert said(cells['changes']).strip() == sys.executable
+    assert printed(cells['changes']).strip() == sys.executable
 
 
 @pytest.mark.slow
@@ -92,19 +92,19 @@ def test_notebook_trains_a_network_that_has_learned(executed):
     cells, work = executed
     (results,) = work.glob('run-*/results.json')
     metrics = json.loads(results.read_text())['metrics']
-    assert metrics['macro_f1'] > 0.4  # what says one class alone has 0.15
-    assert f'accuracy {metrics["accuracy"]:.4f}, macro F1 {metrics["macro_f1"]:.4f}' in said(cells['training'])
+    assert metrics['macro_f1'] > 0.4  # a constant answer has 0.15
+    assert f'accuracy {metrics["accuracy"]:.4f}, macro F1 {metrics["macro_f1"]:.4f}' in printed(cells['training'])
     confused = np.array(metrics['confusion_matrix'])
-    assert f'{confused.sum() - confused.trace():,} of {confused.sum():,} are wrong' in said(cells['mistakes'])
+    assert f'{confused.sum() - confused.trace():,} of {confused.sum():,} are wrong' in printed(cells['mistakes'])
 
 
 @pytest.mark.slow
 def test_notebook_draws_frames_crops_mistakes_and_two_explanations(executed):
     cells, _ = executed
-    drawn = {name: num_pictures(cell) for name, cell in cells.items() if 'outputs' in cell and num_pictures(cell)}
+    drawn = {name: num_figures(cell) for name, cell in cells.items() if 'outputs' in cell and num_figures(cell)}
     once = ('a-frame', 'crops', 'results', 'mistakes', 'use')
     assert drawn | {'rejecting': 1} == dict.fromkeys(once, 1) | {'explaining': 2, 'rejecting': 1}
-    described = said(cells['explaining'])
+    described = printed(cells['explaining'])
     assert described.count('convolution ') == 4 and described.count('attention layer4.0.attn') == 2
     assert described.count('Grad-CAM: ') == 2
 
@@ -117,11 +117,11 @@ def test_notebook_writes_a_model_that_rejects(executed):
     (model,) = work.glob('run-*/model')
     careful = Classifier.load(str(model), reject_at=0.6)
     assert careful.threshold > 0
-    assert f'answered with a confidence of {careful.threshold:.4f} and more' in said(cells['rejecting'])
+    assert f'answered with a confidence of {careful.threshold:.4f} and more' in printed(cells['rejecting'])
 
 
 @pytest.mark.slow
-def test_exported_file_gives_the_logits_of_the_model_that_was_trained(executed):
+def test_exported_file_has_the_logits_of_the_trained_model(executed):
     import onnxruntime
 
     from timm_convattn.data.crops import load_crops
@@ -139,9 +139,9 @@ def test_exported_file_gives_the_logits_of_the_model_that_was_trained(executed):
 
 
 @pytest.mark.slow
-def test_notebook_takes_a_folder_of_ones_own_without_one_of_the_classes(root, tiny_frames, tmp_path):
+def test_notebook_runs_on_a_custom_folder_without_one_of_the_classes(root, tiny_frames, tmp_path):
     cells = execute(root, tmp_path, FRAMES=str(tiny_frames), EPOCHS=3, ERROR_RATE=0.99, THREADS=1)
-    assert 'train: 28 frames' in said(cells['frames'])
-    assert 'none of dog' in said(cells['training'])
+    assert 'train: 28 frames' in printed(cells['frames'])
+    assert 'none of dog' in printed(cells['training'])
     (work,) = (tmp_path / 'runs').iterdir()
     assert (work / 'model.onnx').is_file() and not (work / 'frames').exists()

@@ -1,4 +1,4 @@
-"""Other people's scripts see the models."""
+"""Other scripts run with the models registered."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ def test_script_runs_with_the_models_registered_and_its_own_arguments(tmp_path):
     assert run.stdout.split('\n')[0] == "True ['--model', 'x'] __main__"
 
 
-def test_without_a_script_it_says_how_it_is_used():
+def test_without_a_script_it_prints_its_usage():
     run = subprocess.run([sys.executable, '-m', 'timm_convattn.run'], capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert 'python -m timm_convattn.run train.py' in run.stdout

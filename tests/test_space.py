@@ -1,4 +1,4 @@
-"""The demo: what it says of good and of bad files, and the whole of it in a real browser."""
+"""The demo: its answers to valid and invalid files, and the page in a real browser."""
 
 import base64
 import json
@@ -39,17 +39,17 @@ gradio = pytest.importorskip('gradio', reason='the demo needs gradio: extra demo
 SPACE = Path(__file__).parent.parent / 'hub_cards' / 'space'
 ALLOWED = 0.1  # error rate that the browser asks for
 CLASSES = ('person', 'vehicle', 'bicycle', '<b>dog</b>')
-sys.path.insert(0, str(SPACE))  # where a Space has its modules
+sys.path.insert(0, str(SPACE))  # the modules of a Space are in its root
 
-import answers  # noqa: E402
+import cards  # noqa: E402
 import frames  # noqa: E402
 import page as pages  # noqa: E402
-from promises import ALWAYS, list_promises  # noqa: E402
+from targets import ALWAYS, list_targets  # noqa: E402
 
 
 @pytest.fixture(scope='module')
 def model_folder(tmp_path_factory):
-    """A model that was never trained, and has something to reject by."""
+    """An untrained model with a rejection.json."""
     folder = tmp_path_factory.mktemp('space') / 'model'
     folder.mkdir()
     torch.manual_seed(0)
@@ -57,8 +57,8 @@ def model_folder(tmp_path_factory):
     save_model(
         model, folder, CLASSES, {'input_size': (1, 60, 60), 'mean': (0.5,), 'std': (0.25,), 'crop_mode': 'squash'}
     )
-    sureness = np.linspace(0.2, 1, 1000)
-    Rejection(1.0, sureness, sureness > 0.5).save(folder)
+    confidence = np.linspace(0.2, 1, 1000)
+    Rejection(1.0, confidence, confidence > 0.5).save(folder)
     return folder
 
 
@@ -69,20 +69,20 @@ def classifier(model_folder):
 
 @pytest.fixture(scope='module')
 def page(classifier):
-    return pages.Page('local-dir:model', list_promises(classifier))
+    return pages.Page('local-dir:model', list_targets(classifier))
 
 
 @pytest.fixture
 def warnings(monkeypatch):
-    """The sentences that the page would show."""
-    said = []
-    monkeypatch.setattr(gradio, 'Warning', lambda message, **_: said.append(message))
-    return said
+    """The messages that the page would show."""
+    messages = []
+    monkeypatch.setattr(gradio, 'Warning', lambda message, **_: messages.append(message))
+    return messages
 
 
 @pytest.fixture
 def uploads(flir_writer, tmp_path):
-    """A frame and its annotations as they lie after an upload: each in a folder of its own."""
+    """A frame and its annotations as after an upload: each in a separate folder."""
     writer = flir_writer('v1.3', size=(64, 48))
     coco = writer.split('train', [[('person', [2, 2, 20, 30]), ('car', [30, 10, 60, 20])], [('dog', [1, 1, 9, 9])]])
     for name in ('a', 'b'):
@@ -91,35 +91,35 @@ def uploads(flir_writer, tmp_path):
     return frame, tmp_path / 'b' / 'boxes.json', coco
 
 
-def test_each_error_rate_is_promised_with_its_threshold_or_says_why_not(classifier):
-    promises = list_promises(classifier, 0.0025)
-    assert list(promises) == [ALWAYS, '20 %', '10 %', '5 %', '2 %', '1 %', '0.25 %']
-    assert promises['10 %'].classifier.threshold == classifier.rejection.threshold(0.1)
-    assert f'{promises["10 %"].classifier.threshold:.1%}' in promises['10 %'].meaning
-    assert promises['0.25 %'].is_impossible
+def test_each_error_rate_has_its_threshold_or_the_reason_why_not(classifier):
+    targets = list_targets(classifier, 0.0025)
+    assert list(targets) == [ALWAYS, '20 %', '10 %', '5 %', '2 %', '1 %', '0.25 %']
+    assert targets['10 %'].classifier.threshold == classifier.rejection.threshold(0.1)
+    assert f'{targets["10 %"].classifier.threshold:.1%}' in targets['10 %'].meaning
+    assert targets['0.25 %'].is_impossible
     with pytest.raises(InputError, match='No threshold keeps') as refused:
         classifier.rejection.threshold(0.0025)
-    assert promises['0.25 %'].meaning == str(refused.value)
+    assert targets['0.25 %'].meaning == str(refused.value)
 
 
-def test_a_model_that_may_not_reject_says_so(classifier):
+def test_a_model_without_rejection_says_so(classifier):
     plain = replace(classifier, rejection=None)
-    assert list(list_promises(plain)) == [ALWAYS]
-    assert 'may not reject. Fine-tune it with --hold-out' in list_promises(plain)[ALWAYS].meaning
-    with pytest.raises(InputError, match='may not reject'):
-        list_promises(plain, 0.1)
+    assert list(list_targets(plain)) == [ALWAYS]
+    assert 'cannot reject. Fine-tune it with --hold-out' in list_targets(plain)[ALWAYS].meaning
+    with pytest.raises(InputError, match='cannot reject'):
+        list_targets(plain, 0.1)
 
 
-def test_the_card_says_class_confidence_and_verdict_and_no_name_becomes_markup(classifier):
-    promises = list_promises(classifier)
+def test_the_card_has_class_confidence_and_verdict_and_escapes_names(classifier):
+    targets = list_targets(classifier)
     logits = np.array([[0, 0, 0, 6], [0, 0, 0, 1]], np.float32)
-    sure, unsure = promises['1 %'].classifier.judge(logits)
-    assert 'Answered' in answers.say(sure, promises['1 %'])
-    assert '99.3% sure; an answer takes' in answers.say(sure, promises['1 %'])
-    assert '&lt;b&gt;dog&lt;/b&gt;' in answers.say(sure, promises['1 %'])
-    assert '<b>dog' not in answers.say(sure, promises['1 %'])
-    assert 'Rejected' in answers.say(unsure, promises['1 %'])
-    assert 'Nothing is promised' in answers.say(unsure, promises[ALWAYS])
+    confident, rejected = targets['1 %'].classifier.judge(logits)
+    assert 'Answered' in cards.format_card(confident, targets['1 %'])
+    assert 'Confidence 99.3%; the threshold is' in cards.format_card(confident, targets['1 %'])
+    assert '&lt;b&gt;dog&lt;/b&gt;' in cards.format_card(confident, targets['1 %'])
+    assert '<b>dog' not in cards.format_card(confident, targets['1 %'])
+    assert 'Rejected' in cards.format_card(rejected, targets['1 %'])
+    assert 'No error rate is guaranteed' in cards.format_card(rejected, targets[ALWAYS])
 
 
 def test_the_boxes_of_the_uploaded_frame_are_found_and_clipped(uploads):
@@ -137,7 +137,7 @@ def test_the_boxes_of_the_uploaded_frame_are_found_and_clipped(uploads):
 
 
 @pytest.mark.parametrize('path', ['/etc/hostname', '../../../../etc/hostname', 'C:\\frames\\other.png', 'thermal/{}'])
-def test_paths_in_annotations_lead_nowhere(uploads, path):
+def test_paths_in_annotations_are_not_followed(uploads, path):
     frame, annotations, coco = uploads
     coco['images'] = [{**coco['images'][0], 'file_name': path.format(frame.name)}]
     annotations.write_text(json.dumps(coco))
@@ -145,18 +145,18 @@ def test_paths_in_annotations_lead_nowhere(uploads, path):
     assert np.array_equal(np.asarray(boxed.image), np.asarray(Image.open(frame)))
 
 
-def bend_twins(coco):
+def duplicate_names(coco):
     coco['images'] = [
         {**item, 'file_name': f'{item["id"]}/{coco["images"][0]["file_name"]}'} for item in coco['images']
     ]
 
 
-def bend_names(coco):
+def other_names(coco):
     coco['images'] = [{**item, 'file_name': f'other{item["id"]}.jpeg'} for item in coco['images']]
 
 
 @pytest.mark.parametrize(
-    ('bend', 'sentence'),
+    ('change', 'message'),
     [
         (lambda coco: '{"images": ', r'boxes\.json holds no COCO annotations'),
         (lambda coco: '[' * 100_000, r'boxes\.json holds no COCO annotations'),
@@ -165,23 +165,23 @@ def bend_names(coco):
         (lambda coco: coco.update(categories='x'), r'boxes\.json has no list of objects "categories"'),
         (lambda coco: coco['images'][0].update(width='64'), r'boxes\.json: "width"'),
         (lambda coco: coco['images'][0].update(width=640, height=480), 'its annotations say 640 x 480'),
-        (bend_twins, r'boxes\.json lists 2 images named'),
-        (bend_names, r'boxes\.json lists 2 images and none is named TEST_00000\.jpeg'),
+        (duplicate_names, r'boxes\.json lists 2 images named'),
+        (other_names, r'boxes\.json lists 2 images and none is named TEST_00000\.jpeg'),
         (lambda coco: coco['annotations'].clear(), r'boxes\.json has no box of TEST_00000\.jpeg'),
         (lambda coco: coco['annotations'].__setitem__(slice(None), coco['annotations'][:1] * 201), 'has 201 boxes'),
     ],
 )
-def test_annotations_that_cannot_be_used_end_in_a_sentence_without_a_path_of_the_server(
-    uploads, page, warnings, tmp_path, bend, sentence
+def test_invalid_annotations_are_reported_without_a_path_of_the_server(
+    uploads, page, warnings, tmp_path, change, message
 ):
     frame, annotations, coco = uploads
-    text = bend(coco)
+    text = change(coco)
     annotations.write_text(text if isinstance(text, str) else json.dumps(coco))
     boxed, *shown = page.open_frame(ALWAYS, str(frame), str(annotations))
     assert boxed is None
-    assert answers.HINT in shown
+    assert cards.HINT in shown
     assert len(warnings) == 1
-    assert re.search(sentence, warnings[0].replace('&quot;', '"'))
+    assert re.search(message, warnings[0].replace('&quot;', '"'))
     assert str(tmp_path) not in warnings[0]
     assert '/tmp' not in warnings[0]
 
@@ -191,19 +191,19 @@ def write_bomb(path):
 
 
 @pytest.mark.parametrize(
-    ('name', 'write', 'sentence'),
+    ('name', 'write', 'message'),
     [
         ('torn.png', lambda path: path.write_bytes(b'\x89PNG\r\n\x1a\n and no more'), 'cannot be decoded'),
         ('empty.jpg', lambda path: path.write_bytes(b''), 'cannot be decoded'),
         ('bomb.png', write_bomb, 'which no thermal camera gives'),
     ],
 )
-def test_images_that_cannot_be_used_end_in_a_sentence(page, warnings, tmp_path, name, write, sentence):
+def test_invalid_images_are_reported(page, warnings, tmp_path, name, write, message):
     write(tmp_path / name)
-    assert page.open_crop(ALWAYS, str(tmp_path / name))[4] == answers.HINT
+    assert page.open_crop(ALWAYS, str(tmp_path / name))[4] == cards.HINT
     assert len(warnings) == 1
     assert warnings[0].startswith(name)
-    assert sentence in warnings[0]
+    assert message in warnings[0]
 
 
 def test_a_16_bit_image_is_scaled_and_answered(page, warnings, tmp_path):
@@ -214,28 +214,28 @@ def test_a_16_bit_image_is_scaled_and_answered(page, warnings, tmp_path):
     assert 'class="label"' in card
 
 
-def test_nothing_and_half_of_what_is_needed_say_what_is_missing(page):
-    assert page.open_crop(ALWAYS, None)[4] == answers.HINT
-    assert page.explain(pages.LIKELIEST, None, None) == (None, '')
+def test_the_page_says_which_file_is_missing(page):
+    assert page.open_crop(ALWAYS, None)[4] == cards.HINT
+    assert page.explain(pages.PREDICTED, None, None) == (None, '')
     assert 'Now drop the annotations' in page.open_frame(ALWAYS, 'frame.png', None)[2]
     assert 'Now drop the frame' in page.open_frame(ALWAYS, None, 'coco.json')[2]
 
 
-def test_a_crop_is_explained_by_a_figure_and_in_words(page):
-    figure, words = page.explain(CLASSES[2], page.crops[0][0], (3, 4))
+def test_a_crop_is_explained_by_a_figure_and_as_text(page):
+    figure, text = page.explain(CLASSES[2], page.crops[0][0], (3, 4))
     assert min(figure.size) > 300
-    assert '&lt;b&gt;dog' in words
+    assert '&lt;b&gt;dog' in text
 
 
-def test_a_model_without_a_map_answers_without_an_explanation(page):
+def test_a_model_without_a_feature_map_answers_without_an_explanation(page):
     vit = timm.create_model('vit_tiny_patch16_224', num_classes=4, img_size=32, depth=1).eval()
     config = {**timm.data.resolve_data_config(model=vit), 'input_size': (3, 32, 32)}
-    other = pages.Page('vit', list_promises(Classifier(vit, CLASSES, config)))
+    other = pages.Page('vit', list_targets(Classifier(vit, CLASSES, config)))
     crop = page.crops[0][0]
     assert 'class="label"' in other.answer(ALWAYS, crop)[4]
-    figure, words = other.explain(pages.LIKELIEST, crop, None)
+    figure, text = other.explain(pages.PREDICTED, crop, None)
     assert figure is None
-    assert 'There is no explanation.' in words
+    assert 'There is no explanation.' in text
 
 
 def test_examples_are_of_all_classes_and_have_their_boxes(page):
@@ -243,11 +243,11 @@ def test_examples_are_of_all_classes_and_have_their_boxes(page):
     assert all(frame.boxes for frame in page.frames)
 
 
-def test_without_a_model_the_app_says_what_to_give(monkeypatch):
+def test_without_a_model_the_app_names_the_option(monkeypatch):
     monkeypatch.delenv('MODEL', raising=False)
     ended = run_script(SPACE / 'app.py')
     assert ended.returncode == 1
-    assert ended.stderr.startswith('error: No model is named.')
+    assert ended.stderr.startswith('error: No model is given.')
     assert ended.stderr.count('\n') == 1
     monkeypatch.setenv('MODEL', 'local-dir:nowhere')
     assert 'nowhere' in run_script(SPACE / 'app.py').stderr
@@ -260,7 +260,7 @@ def test_the_space_installs_what_the_package_needs(root):
     assert {line for line in lines if not line.startswith('#')} == needed
 
 
-def test_the_card_of_the_space_is_one_the_hub_takes(root):
+def test_the_card_of_the_space_is_valid(root):
     from huggingface_hub import SpaceCard
 
     data = SpaceCard.load(SPACE / 'README.md').data.to_dict()
@@ -275,20 +275,20 @@ def test_the_card_of_the_space_is_one_the_hub_takes(root):
 
 @dataclass(frozen=True)
 class Site:
-    """The app of a really trained model, and a drawn frame with what the model says of its boxes in this process."""
+    """The app of a trained model, and a drawn frame with the predictions for its boxes in this process."""
 
     address: str
     folder: Path
     frame: Frame
     annotations: Path
-    said: list[Prediction]
+    predictions: list[Prediction]
 
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp('site')
     shutil.copytree(trained_run() / 'model', folder / 'model')
-    # it learns how sure to be on the crops that it was validated on
+    # fitted to the validation crops
     Rejection.learn(Predictions.load(trained_run() / 'validation.safetensors')).save(folder / 'model')
     write_scenes(folder / 'flir', seed=77, num_train=1, num_val=1)
     annotations = folder / 'flir' / 'val' / 'thermal_annotations.json'
@@ -297,15 +297,15 @@ def site(tmp_path_factory):
     crops = [image.crop((box.x, box.y, box.x + box.w, box.y + box.h)) for box in frame.boxes]
     crops[0].save(folder / 'crop.png')
     (folder / 'torn.png').write_bytes((folder / 'crop.png').read_bytes()[:60])
-    said = Classifier.load(f'local-dir:{folder / "model"}', reject_at=ALLOWED).classify(crops)
+    predictions = Classifier.load(f'local-dir:{folder / "model"}', reject_at=ALLOWED).classify(crops)
     with app(folder / 'model', folder / 'app.log') as address:
-        yield Site(address, folder, frame, annotations, said)
+        yield Site(address, folder, frame, annotations, predictions)
     assert 'Traceback' not in (folder / 'app.log').read_text()
 
 
 @contextmanager
 def app(model, log):
-    """The app in a process of its own; gives its address when it answers, and stops it at the end."""
+    """Run the app in a process; yields its address once it answers, and stops it at the end."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
@@ -333,7 +333,7 @@ def is_there(address):
 
 @pytest.fixture
 def browsed(site):
-    """The page in a browser, which asks nobody else and has nothing to complain of."""
+    """The page in a browser, which makes no other requests and raises no errors."""
     if shutil.which('chromium') is None:
         pytest.skip('there is no Chromium: apt-get install chromium')
     with sync_playwright() as playwright:
@@ -344,53 +344,53 @@ def browsed(site):
         page = browser.new_page(viewport={'width': 1280, 'height': 1000})
         page.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
-        asked, complaints = [], []
-        page.on('request', lambda request: asked.append(request.url))
-        page.on('pageerror', lambda error: complaints.append(str(error)))
+        requests, errors = [], []
+        page.on('request', lambda request: requests.append(request.url))
+        page.on('pageerror', lambda error: errors.append(str(error)))
         page.goto(site.address)
         yield page
         assert page.evaluate('document.documentElement.scrollWidth') <= 1280
-        hosts = {urllib.parse.urlsplit(url).hostname for url in asked if not url.startswith(('data:', 'blob:'))}
-        assert (hosts, complaints) == ({'127.0.0.1'}, [])
+        hosts = {urllib.parse.urlsplit(url).hostname for url in requests if not url.startswith(('data:', 'blob:'))}
+        assert (hosts, errors) == ({'127.0.0.1'}, [])
         browser.close()
 
 
-def drop(page, place, path, kind):
-    """Drop a file as a person does."""
-    made = """([name, type, data]) => {
+def drop(page, selector, path, kind):
+    """Drop a file on an element."""
+    create = """([name, type, data]) => {
         const dropped = new DataTransfer();
         dropped.items.add(new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], name, {type}));
         return dropped;
     }"""
-    data = page.evaluate_handle(made, [path.name, kind, base64.b64encode(path.read_bytes()).decode()])
-    page.dispatch_event(f'{place} button', 'drop', {'dataTransfer': data})
+    data = page.evaluate_handle(create, [path.name, kind, base64.b64encode(path.read_bytes()).decode()])
+    page.dispatch_event(f'{selector} button', 'drop', {'dataTransfer': data})
 
 
-def has_drawn(page, place):
-    page.wait_for_function(f"document.querySelector('{place} img')?.naturalWidth > 500")
+def has_drawn(page, selector):
+    page.wait_for_function(f"document.querySelector('{selector} img')?.naturalWidth > 500")
     return True
 
 
 @pytest.mark.slow
-def test_in_a_browser_a_dropped_crop_is_answered_judged_and_explained(site, browsed):
-    said = site.said[0]
+def test_in_a_browser_a_dropped_crop_is_answered_and_explained(site, browsed):
+    expected = site.predictions[0]
     drop(browsed, '#crop-file', site.folder / 'crop.png', 'image/png')
-    expect(browsed.locator('#crop-answer .label')).to_have_text(said.label)
-    expect(browsed.locator('#crop-answer .share').first).to_have_text(f'{said.confidence:.1%}')
+    expect(browsed.locator('#crop-answer .label')).to_have_text(expected.label)
+    expect(browsed.locator('#crop-answer .probability').first).to_have_text(f'{expected.confidence:.1%}')
     expect(browsed.locator('#crop-answer .verdict')).to_have_text('Answered')
     browsed.get_by_label(f'{ALLOWED:.0%}'.replace('%', ' %'), exact=True).check()
-    expect(browsed.locator('#meaning')).to_contain_text('It answers from a confidence of')
-    expect(browsed.locator('#crop-answer .verdict')).to_have_text('Answered' if said.is_answered else 'Rejected')
-    expect(browsed.locator('#crop-answer .why')).to_contain_text('an answer takes')
+    expect(browsed.locator('#meaning')).to_contain_text('Images with a confidence of at least')
+    expect(browsed.locator('#crop-answer .verdict')).to_have_text('Answered' if expected.is_answered else 'Rejected')
+    expect(browsed.locator('#crop-answer .why')).to_contain_text('the threshold is')
     assert has_drawn(browsed, '#crop-figure')
-    browsed.locator('#crop-picture img').click(position={'x': 20, 'y': 20})
-    expect(browsed.locator('#crop-words pre')).to_contain_text(re.compile(r'row \d+, column \d+ looks most'))
-    browsed.locator('#crop-everywhere').click()
-    expect(browsed.locator('#crop-words pre')).to_contain_text('all positions look most')
+    browsed.locator('#crop-image img').click(position={'x': 20, 'y': 20})
+    expect(browsed.locator('#crop-words pre')).to_contain_text(re.compile(r'row \d+, column \d+ attends most'))
+    browsed.locator('#crop-all-positions').click()
+    expect(browsed.locator('#crop-words pre')).to_contain_text('all positions attend most')
 
 
 @pytest.mark.slow
-def test_in_a_browser_a_broken_image_is_refused_with_a_sentence(site, browsed):
+def test_in_a_browser_a_broken_image_is_reported(site, browsed):
     drop(browsed, '#crop-file', site.folder / 'torn.png', 'image/png')
     expect(browsed.get_by_text('torn.png cannot be decoded')).to_be_visible()
     expect(browsed.locator('#crop-answer')).to_contain_text('The answer appears here.')
@@ -403,15 +403,15 @@ def test_in_a_browser_a_dropped_frame_is_answered_box_by_box(site, browsed):
     drop(browsed, '#frame-file', site.frame.path, 'image/jpeg')
     expect(browsed.locator('#frame-status')).to_contain_text('Now drop the annotations')
     drop(browsed, '#boxes-file', site.annotations, 'application/json')
-    expect(browsed.locator('#box-answer .label')).to_have_text(site.said[0].label)
+    expect(browsed.locator('#box-answer .label')).to_have_text(site.predictions[0].label)
     table = browsed.locator('#boxes')
-    for index, (said, box) in enumerate(zip(site.said[:5], site.frame.boxes[:5], strict=True)):
-        verdict = 'Answered' if said.is_answered else 'Rejected'
-        row = f'{index + 1} {said.label} {said.confidence:.1%} {verdict} {box.category}'
+    for index, (prediction, box) in enumerate(zip(site.predictions[:5], site.frame.boxes[:5], strict=True)):
+        verdict = 'Answered' if prediction.is_answered else 'Rejected'
+        row = f'{index + 1} {prediction.label} {prediction.confidence:.1%} {verdict} {box.category}'
         expect(table.get_by_role('row', name=row, exact=True)).to_be_visible()
-    third = f'{site.said[2].confidence:.1%}'
-    table.get_by_role('row', name=f'3 {site.said[2].label} {third}').get_by_role('gridcell').nth(1).click()
-    expect(browsed.locator('#box-answer .share').first).to_have_text(third)
+    third = f'{site.predictions[2].confidence:.1%}'
+    table.get_by_role('row', name=f'3 {site.predictions[2].label} {third}').get_by_role('gridcell').nth(1).click()
+    expect(browsed.locator('#box-answer .probability').first).to_have_text(third)
     assert has_drawn(browsed, '#box-figure')
 
 

@@ -13,10 +13,10 @@ __all__ = ['entry_point']
 
 @contextmanager
 def entry_point() -> Iterator[None]:
-    """Run the work of a program: an `InputError` is one line on standard error and exit status 1, and its end is quick.
+    """Print an `InputError` as one line on standard error and exit with status 1.
 
-    The interpreter looks through all objects once more when it ends, which takes a second after torch, timm and their
-    like were imported and frees nothing that the system does not.
+    At exit the interpreter would collect all objects once more, which takes a second after torch and timm were imported
+    and frees nothing that the system does not: `gc.freeze` prevents it.
     """
     atexit.register(gc.freeze)
     try:

@@ -10,7 +10,7 @@ import timm_convattn  # noqa: F401  registers the models
 
 
 def main() -> None:
-    """Run the script that the first argument names with the arguments that follow."""
+    """Run the script named by the first argument with the arguments after it."""
     if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
         print(__doc__)
         raise SystemExit(0 if len(sys.argv) > 1 else 2)

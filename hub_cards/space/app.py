@@ -1,9 +1,9 @@
-"""The demo: which class a thermal image is of, how sure the model is, whether it answers, and where it looks.
+"""The demo: the class of a thermal image, the confidence, whether the model answers or rejects, and why.
 
 python hub_cards/space/app.py --model local-dir:runs/NAME/model
 python hub_cards/space/app.py --model hf-hub:OWNER/NAME --reject-at 0.05 --port 7861
 
-On the Hub the variables MODEL and REJECT_AT of the Space say the same.
+On the Hub, the variables MODEL and REJECT_AT of the Space set the same options.
 """
 
 import os
@@ -13,57 +13,55 @@ os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when gradio is imported
 
 import tyro
 from page import STYLE, THEME, Page
-from promises import list_promises
+from targets import list_targets
 
 from timm_convattn.entry_point import entry_point
 from timm_convattn.errors import InputError
 from timm_convattn.inference import Classifier
 
-LARGEST_UPLOAD = '128mb'  # the largest annotations of FLIR ADAS have about half of it
+MAX_UPLOAD = '128mb'  # twice the largest annotations of FLIR ADAS
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Which model the demo is of."""
+    """Options of the demo."""
 
     model: str = os.environ.get('MODEL', '')
     """hf-hub:OWNER/NAME, local-dir:FOLDER, or the folder of a run. Default: the variable MODEL."""
     reject_at: float | None = None
-    """Share of wrong answers that is promised at first, where the model may reject. Default: the variable REJECT_AT,
-    or none."""
+    """Target error rate that is selected at first, for a model that can reject. Default: the variable REJECT_AT, or
+    none."""
     port: int | None = None
-    """Where to listen. Default: 7860, or the next that is free."""
+    """Port of the server. Default: 7860, or the next free one."""
     device: str = 'cpu'
-    """Where the model runs."""
+    """Device that runs the model."""
 
 
 def main(args: Arguments) -> None:
-    """Load the model, draw the examples, and serve the page until it is interrupted."""
+    """Load the model, draw the examples, and serve the page until interrupted."""
     if not args.model:
         raise InputError(
-            'No model is named. Give one that was trained here, --model local-dir:runs/NAME/model, or one of the Hub, '
-            '--model hf-hub:OWNER/NAME; in a Space, set its variable MODEL to the same.'
+            'No model is given. Give a trained one, --model local-dir:runs/NAME/model, or one of the Hub, '
+            '--model hf-hub:OWNER/NAME; in a Space, set its variable MODEL.'
         )
-    wanted = args.reject_at if args.reject_at is not None else _rate_of(os.environ.get('REJECT_AT', ''))
-    promises = list_promises(Classifier.load(args.model, device=args.device), wanted)
-    Page(args.model, promises, wanted).build().launch(
+    rate = args.reject_at if args.reject_at is not None else _parse_rate(os.environ.get('REJECT_AT', ''))
+    targets = list_targets(Classifier.load(args.model, device=args.device), rate)
+    Page(args.model, targets, rate).build().launch(
         server_port=args.port,
         share=False,
         ssr_mode=False,
         footer_links=[],
         theme=THEME,
         css_paths=STYLE,
-        max_file_size=LARGEST_UPLOAD,
+        max_file_size=MAX_UPLOAD,
     )
 
 
-def _rate_of(text: str) -> float | None:
+def _parse_rate(text: str) -> float | None:
     try:
         return float(text) if text else None
     except ValueError:
-        raise InputError(
-            f'The variable REJECT_AT is {text!r}, wanted a share of wrong answers, such as 0.05.'
-        ) from None
+        raise InputError(f'The variable REJECT_AT is {text!r}, wanted an error rate, such as 0.05.') from None
 
 
 if __name__ == '__main__':
