@@ -98,7 +98,7 @@ def build_description(name: str, num_classes: int | None = None) -> 'ModelDescri
 
     from timm_convattn.description import describe_model
 
-    kwargs: dict[str, Any] = {} if num_classes is None else {'num_classes': num_classes}
+    kwargs: dict[str, int] = {} if num_classes is None else {'num_classes': num_classes}
     try:
         model = timm.create_model(name, device='meta', **kwargs)
     except (TypeError, NotImplementedError, RuntimeError):  # some of timm's models compute with data when built

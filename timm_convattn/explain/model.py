@@ -84,7 +84,7 @@ def run_forward(model: nn.Module, images: torch.Tensor) -> ForwardPass:
     Raises:
         InputError: If the model computes no feature maps.
     """
-    named, outputs, inputs = _map_layers(model), dict[str, Any](), list[torch.Tensor]()
+    named, outputs, inputs = _map_layers(model), dict[str, object](), list[torch.Tensor]()
     classifier = linear_classifier(model)
     with ExitStack() as hooks:
         for name in named:
@@ -123,7 +123,7 @@ def _map_layers(model: nn.Module) -> dict[str, int]:
     return {name: module.num_features for name, module in model.named_modules() if isinstance(module, ConvAttn)}
 
 
-def _as_map(model: nn.Module, name: str, output: Any, channels: int) -> FeatureMap | None:
+def _as_map(model: nn.Module, name: str, output: object, channels: int) -> FeatureMap | None:
     """Describe the output of a layer, None if it is no map of these channels, but tokens, for instance."""
     if not isinstance(output, torch.Tensor) or output.ndim != 4:
         return None
