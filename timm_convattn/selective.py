@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
-import scipy.special
+import scipy  # imports `optimize` and `special` when they are first used
 
 from timm_convattn.errors import InputError
 

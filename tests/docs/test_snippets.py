@@ -31,7 +31,7 @@ def test_numbers_of_the_documents_are_those_of_the_results_files(root):
 
 
 def test_stage_in_a_network_of_your_own(clone):
-    names = run_part('The stage in a network of your own')
+    names = run_part('The stage in your own network')
     assert names['logits'].shape == (8, 4)
     assert all(parameter.grad is not None for parameter in names['stage'].parameters())
 
