@@ -17,7 +17,7 @@ from timm_convattn.config import parse_config
 from timm_convattn.data.augment import Augment, AugmentAmounts, Normalize
 from timm_convattn.data.samplers import EpochSampler
 from timm_convattn.data.sources import open_crops
-from timm_convattn.data.store import as_it_is, open_store
+from timm_convattn.data.store import identity_collate, open_store
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.loop import Training
 
@@ -36,7 +36,7 @@ def batches(crops, normalize):
     """Batches without end, as training makes them."""
     stored = open_store(crops, (32, 32))
     sampler = EpochSampler(len(stored), seed=0)
-    loader = DataLoader(stored, batch_size=8, sampler=sampler, collate_fn=as_it_is, generator=torch.Generator())
+    loader = DataLoader(stored, batch_size=8, sampler=sampler, collate_fn=identity_collate, generator=torch.Generator())
     for epoch in itertools.count():
         sampler.set_epoch(epoch)
         for pixels, labels, indices in loader:

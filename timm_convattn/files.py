@@ -1,6 +1,7 @@
-"""Files and folders that appear whole or not at all: written beside, then renamed; and files that people write.
+"""Atomic writes of files and folders, explanations of a full disk, and YAML files.
 
-What is renamed lies on the disk before: a machine that loses power leaves the old or the new, and nothing between.
+A file or folder is written under a temporary name in the same folder, flushed to disk with fsync, then renamed: after a
+crash or a loss of power there is either the old version or the complete new one.
 """
 
 import errno
@@ -8,8 +9,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,12 @@ import yaml
 from timm_convattn.errors import InputError
 
 __all__ = [
+    'create_folder',
     'describe_free_space',
     'explain_full_disk',
-    'file_beside',
-    'fresh_folder',
     'read_yaml',
-    'renewed_folder',
+    'replace_file',
+    'replace_folder',
     'sync',
     'sync_folder',
     'write_bytes',
@@ -31,80 +33,79 @@ __all__ = [
     'write_text',
 ]
 
-# what a disk says that takes no more; Windows knows no quotas
-REFUSALS = {errno.ENOSPC, errno.EROFS, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)}
+# errors of a disk that cannot be written to; Windows has no EDQUOT
+DISK_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EFBIG, getattr(errno, 'EDQUOT', errno.ENOSPC)}
 
 
 @contextmanager
-def fresh_folder(out: Path) -> Iterator[Path]:
-    """Give a folder to fill that becomes `out` when the block ends well, and goes away when it does not.
+def create_folder(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill, which is renamed to `out` if the block succeeds, and removed if it fails.
 
     Raises:
-        InputError: If `out` exists and holds something.
+        InputError: If `out` exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f'{out} already holds something. Name a folder that does not exist, or remove this one.')
+        raise InputError(f'{out} already exists, wanted a new or an empty folder. Choose another path, or remove it.')
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
-    try:
-        yield beside
-        beside.chmod(0o755)  # mkdtemp's folders are for their owner alone
-        sync_folder(beside)
-        if out.exists():
-            out.rmdir()
-        beside.rename(out)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    sync(out.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+    temporary.chmod(0o755)  # mkdtemp makes folders for their owner alone
+    with _moved(temporary, out, clear=_remove_empty):
+        yield temporary
 
 
 @contextmanager
-def renewed_folder(out: Path) -> Iterator[Path]:
-    """Give a place for a folder that takes that of `out` when the block ends well, and goes away when it does not."""
-    beside = out.with_name(f'.{out.name}')
-    shutil.rmtree(beside, ignore_errors=True)  # what a process that died left there
-    try:
-        yield beside
-        sync_folder(beside)
-        shutil.rmtree(out, ignore_errors=True)
-        beside.rename(out)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    sync(out.parent)
+def replace_folder(out: Path) -> Iterator[Path]:
+    """Yield a path for a folder, which replaces `out` if the block succeeds, and is removed if it fails."""
+    temporary = out.with_name(f'.{out.name}')
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
+    with _moved(temporary, out, clear=partial(shutil.rmtree, ignore_errors=True)):
+        yield temporary
 
 
 @contextmanager
-def file_beside(path: Path) -> Iterator[Path]:
-    """Give a place for a file that takes that of `path` when the block ends well, and goes away when it does not."""
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a path for a file, which replaces `path` if the block succeeds, and is removed if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'.{path.name}')
+    temporary = path.with_name(f'.{path.name}')
+    with _moved(temporary, path, clear=lambda _: None):
+        yield temporary
+
+
+@contextmanager
+def _moved(temporary: Path, out: Path, clear: Callable[[Path], object]) -> Iterator[None]:
+    """Flush and rename what the block wrote to `temporary`; `clear` is called with `out` before."""
     try:
-        yield beside
-        sync(beside)
-        beside.replace(path)
+        yield
+        sync_folder(temporary)
+        clear(out)
+        temporary.replace(out)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink() if temporary.is_file() else shutil.rmtree(temporary, ignore_errors=True)
         raise
-    sync(path.parent)
+    sync(out.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Have a folder on the disk, with everything in it."""
-    for path in (*folder.rglob('*'), folder):
-        sync(path)
+def _remove_empty(folder: Path) -> None:
+    if folder.exists():
+        folder.rmdir()
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a file, or a folder with everything in it, to disk."""
+    for child in path.rglob('*') if path.is_dir() else ():
+        sync(child)
+    sync(path)
 
 
 def sync(path: Path) -> None:
-    """Have a file on the disk, or the names in a folder, where the system can."""
+    """Flush a file, or the list of names in a folder, to disk, where the system can."""
     if path.is_dir() and os.name == 'nt':
         return
     descriptor = os.open(path, os.O_RDWR if os.name == 'nt' else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):  # some shared disks write no folders
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):  # some network disks refuse folders
             raise
     finally:
         os.close(descriptor)
@@ -115,7 +116,7 @@ def read_yaml(path: Path, wanted: str, hint: str) -> dict[str, Any]:
 
     Args:
         path: The file.
-        wanted: What it should hold, for the message.
+        wanted: Expected content, for the message.
         hint: Where such files are.
 
     Raises:
@@ -125,59 +126,59 @@ def read_yaml(path: Path, wanted: str, hint: str) -> dict[str, Any]:
         raise InputError(f'There is no file {path}, wanted {wanted}. {hint}')
     try:
         content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # dates that do not exist are a ValueError
-        raise InputError(f'{path} is no YAML file: {error}') from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates are a ValueError
+        raise InputError(f'{path} is not a YAML file: {error}') from error
     if not isinstance(content, dict):
         raise InputError(f'{path} holds a {type(content).__name__}, wanted {wanted}.')
     return content
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(content, indent=2) + '\n')
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file beside its place and move it there."""
+    """Write a text file atomically."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there."""
-    with file_beside(path) as beside:
-        beside.write_bytes(content)
+    """Write a file atomically."""
+    with replace_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager
 def explain_full_disk(folder: Path, hint: str) -> Iterator[None]:
-    """Turn what a disk that takes no more leads to into a sentence.
+    """Turn errors of a disk that cannot be written to into an `InputError`.
 
     Args:
         folder: Where the block writes.
         hint: What to do.
 
     Raises:
-        InputError: If the disk is full, its quota is used up, or nothing can be written to it.
+        InputError: If the disk is full or read-only, or its quota is used up.
     """
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # those who write from Rust or C++ say it in errors of their own
-        if not _is_refusal(error):
+    except Exception as error:  # libraries in Rust and C++ raise errors of their own
+        if not _is_disk_error(error):
             raise
-        named = getattr(error, 'filename', None)
-        where = Path(named) if isinstance(named, str) else folder
-        raise InputError(f'{where} could not be written ({error}); {describe_free_space(where)}. {hint}') from error
+        filename = getattr(error, 'filename', None)
+        path = Path(filename) if isinstance(filename, str) else folder
+        raise InputError(f'{path} could not be written ({error}); {describe_free_space(path)}. {hint}') from error
 
 
-def _is_refusal(error: Exception) -> bool:
+def _is_disk_error(error: Exception) -> bool:
     if isinstance(error, OSError):
-        return error.errno in REFUSALS
-    return any(os.strerror(number) in str(error) for number in REFUSALS)
+        return error.errno in DISK_ERRORS
+    return any(os.strerror(number) in str(error) for number in DISK_ERRORS)
 
 
-def describe_free_space(folder: Path) -> str:
-    """Say how much room is left where a folder is, or would be."""
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return f'{shutil.disk_usage(place).free / 1e6:,.0f} MB are free on its disk'
+def describe_free_space(path: Path) -> str:
+    """Describe the free space of the disk of a path, which need not exist."""
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    return f'{shutil.disk_usage(existing).free / 1e6:,.0f} MB are free on its disk'

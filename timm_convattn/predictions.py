@@ -11,7 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from timm_convattn.errors import InputError
-from timm_convattn.files import file_beside
+from timm_convattn.files import replace_file
 
 __all__ = ['Predictions']
 
@@ -44,8 +44,8 @@ class Predictions:
             'logits': np.ascontiguousarray(self.logits),
             'labels': np.ascontiguousarray(self.labels),
         }
-        with file_beside(path) as beside:
-            safetensors.numpy.save_file(tensors, beside, {'class_names': json.dumps(self.class_names)})
+        with replace_file(path) as temporary:
+            safetensors.numpy.save_file(tensors, temporary, {'class_names': json.dumps(self.class_names)})
 
     @classmethod
     def load(cls, path: Path) -> 'Predictions':

@@ -20,7 +20,7 @@ import tyro
 
 from timm_convattn.entry_point import entry_point
 from timm_convattn.errors import InputError
-from timm_convattn.files import fresh_folder
+from timm_convattn.files import create_folder
 
 CATEGORIES = {1: 'person', 2: 'bicycle', 3: 'car', 91: 'other vehicle'}  # FLIR's ids
 FLIR_ID = {0: 1, 1: 3, 2: 2, 3: 91, 4: None}  # HIT-UAV's id -> FLIR's; 4, "DontCare", is left out
@@ -143,7 +143,7 @@ def main(args: Args) -> None:
     splits = {name: [f for f in frames if f.is_validation == (name == 'val')] for name in ('train', 'val')}
     if not all(splits.values()):
         raise InputError(f'{args.hit_uav} has {len(frames)} frames from {low} to {high} m, too few for both splits.')
-    with fresh_folder(args.out) as folder:
+    with create_folder(args.out) as folder:
         boxes = {name: write_split(folder / name, chosen) for name, chosen in splits.items()}
     for name, chosen in splits.items():
         print(f'{args.out / name}: {len(chosen):,} frames, {boxes[name]:,} boxes')

@@ -101,7 +101,7 @@ def test_output_that_holds_something_is_refused_and_left_alone(flir_writer, tmp_
     out = tmp_path / 'out'
     out.mkdir()
     (out / 'mine.txt').write_text('mine')
-    with pytest.raises(InputError, match='already holds something'):
+    with pytest.raises(InputError, match='already exists'):
         build_crops(writer.folder, out)
     assert [path.name for path in out.iterdir()] == ['mine.txt']
 

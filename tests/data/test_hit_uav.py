@@ -145,7 +145,7 @@ def test_output_that_holds_something_is_left_alone(root, hit_uav, tmp_path):
     (tmp_path / 'out' / 'mine.txt').write_text('mine')
     done = convert(root, '--hit-uav', hit_uav, '--out', tmp_path / 'out')
     assert done.returncode == 1
-    assert 'already holds something' in done.stderr
+    assert 'already exists' in done.stderr
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['mine.txt']
 
 

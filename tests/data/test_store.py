@@ -1,4 +1,4 @@
-"""The store: the same pixels as decoding gives, made once for each size, and whole batches from them."""
+"""The store: pixels equal those of decoding, created once for each size, and sliced in batches."""
 
 import datasets
 import numpy as np
@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from timm_convattn.data.crop_images import CropImages, ResizeToPixels
-from timm_convattn.data.store import as_it_is, open_store, store_path
+from timm_convattn.data.store import identity_collate, open_store, store_path
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def test_pixels_are_those_of_decoding_and_resizing(crops, interpolation):
     store = open_store(crops, (24, 32), interpolation)
     plain = CropImages(crops, ResizeToPixels((24, 32), interpolation), in_chans=1)
     pixels, labels, indices = store.__getitems__([3, 0, 11])
-    again = store.__getitems__([15, 12, 23])  # indices past the last crop begin anew
+    again = store.__getitems__([15, 12, 23])  # indices past the last crop wrap around
     assert torch.equal(again[0], pixels)
     assert torch.equal(again[1], labels)
     assert again[2].tolist() == [15, 12, 23]
@@ -39,17 +39,17 @@ def test_pixels_are_those_of_decoding_and_resizing(crops, interpolation):
         assert (labels[row], indices[row]) == (label, index)
 
 
-def test_loader_gives_whole_batches_with_and_without_workers(crops):
+def test_loader_returns_batches_with_and_without_workers(crops):
     store = open_store(crops, (24, 32))
     for workers in (0, 2):
-        loader = torch.utils.data.DataLoader(store, batch_size=5, collate_fn=as_it_is, num_workers=workers)
+        loader = torch.utils.data.DataLoader(store, batch_size=5, collate_fn=identity_collate, num_workers=workers)
         batches = list(loader)
         assert [len(labels) for _, labels, _ in batches] == [5, 5, 2]
         assert torch.cat([indices for _, _, indices in batches]).tolist() == list(range(12))
         assert torch.equal(torch.cat([pixels for pixels, _, _ in batches]), store.__getitems__(list(range(12)))[0])
 
 
-def test_store_is_made_once_and_anew_for_other_crops_or_sizes(crops):
+def test_store_is_created_once_and_again_for_other_crops_or_sizes(crops):
     open_store(crops, (24, 32))
     path = store_path(crops, (24, 32), 'bilinear')
     made = path.stat().st_mtime_ns
@@ -60,7 +60,7 @@ def test_store_is_made_once_and_anew_for_other_crops_or_sizes(crops):
     assert store_path(crops, (24, 32), 'bicubic') != path
 
 
-def test_store_that_could_not_be_filled_leaves_nothing(crops, monkeypatch):
+def test_store_that_cannot_be_filled_leaves_no_file(crops, monkeypatch):
     def fail(self, image):
         raise RuntimeError('stop')
 

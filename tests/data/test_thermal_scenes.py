@@ -146,14 +146,14 @@ def test_no_frame_is_in_both_splits(written: Path) -> None:
 def test_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / 'full').mkdir()
     (tmp_path / 'full' / 'note.txt').write_text('mine', encoding='utf-8')
-    with pytest.raises(InputError, match='already holds something'):
+    with pytest.raises(InputError, match='already exists'):
         write_scenes(tmp_path / 'full', num_train=1, num_val=1)
     assert files_under(tmp_path) == {'full/note.txt': b'mine'}
 
 
 def test_file_in_the_way_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('mine', encoding='utf-8')
-    with pytest.raises(InputError, match='already holds something'):
+    with pytest.raises(InputError, match='already exists'):
         write_scenes(tmp_path / 'file', num_train=1, num_val=1)
     assert files_under(tmp_path) == {'file': b'mine'}
 

@@ -128,8 +128,8 @@ def test_unknown_key_is_refused_by_name_with_the_nearest_one(tmp_path):
         ('schedule: linear\n', r"schedule is 'linear', wanted one of constant, cosine, inverse_time"),
         ('mean: {red: 0.5}\n', r'mean is .*, wanted a list of numbers or null'),
         ('- epochs\n', 'holds a list, wanted a mapping'),
-        ('epochs: [3\n', 'is no YAML file'),
-        ('!!python/object/apply:os.system ["true"]\n', 'is no YAML file'),
+        ('epochs: [3\n', 'is not a YAML file'),
+        ('!!python/object/apply:os.system ["true"]\n', 'is not a YAML file'),
     ],
 )
 def test_recipe_that_cannot_be_used_is_refused(tmp_path, text, message):

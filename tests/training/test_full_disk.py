@@ -1,4 +1,4 @@
-"""Files that find no room: a sentence, what was there before, and nothing half written. The limit is the system's."""
+"""Full disks, simulated by a limit of the system on file sizes: an explanation, the old files, no partial ones."""
 
 import io
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ import timm_convattn  # noqa: F401
 from timm_convattn.data.store import open_store, store_path
 from timm_convattn.errors import InputError
 from timm_convattn.figures import plot_confusion_matrix
-from timm_convattn.files import explain_full_disk, file_beside, fresh_folder, renewed_folder, write_json
+from timm_convattn.files import create_folder, explain_full_disk, replace_file, replace_folder, write_json
 from timm_convattn.hub import save_model
 from timm_convattn.models.config import model_data_config
 from timm_convattn.predictions import Predictions
@@ -23,7 +23,7 @@ resource = pytest.importorskip('resource')
 
 @contextmanager
 def files_of_at_most(size):
-    """As on a disk with so much room: the system refuses what goes beyond."""
+    """Have the system refuse larger files, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -34,8 +34,8 @@ def files_of_at_most(size):
 
 def save_network(path):
     model = timm.create_model('test_resnet', num_classes=2)
-    with renewed_folder(path) as beside:
-        save_model(model, beside, ['a', 'b'], model_data_config(model))
+    with replace_folder(path) as temporary:
+        save_model(model, temporary, ['a', 'b'], model_data_config(model))
 
 
 def draw(path):
@@ -45,13 +45,13 @@ def draw(path):
         'data': {'class_names': names, 'source': 'x', 'split': 'y'},
         'model': {'architecture': 'z'},
     }
-    with file_beside(path) as beside:
-        plot_confusion_matrix(record, beside)
+    with replace_file(path) as temporary:
+        plot_confusion_matrix(record, temporary)
 
 
 def save_rows(path):
-    with fresh_folder(path) as beside:
-        (beside / 'rows').write_bytes(bytes(5_000))
+    with create_folder(path) as temporary:
+        (temporary / 'rows').write_bytes(bytes(5_000))
 
 
 WRITERS = {
@@ -66,9 +66,9 @@ WRITERS = {
 
 
 @pytest.mark.parametrize('name', WRITERS)
-def test_what_finds_no_room_ends_with_a_sentence_and_leaves_what_was_there(tmp_path, name):
+def test_full_disk_is_explained_and_the_old_files_stay(tmp_path, name):
     path, write = tmp_path / name, WRITERS[name]
-    if name != 'crops':  # which are made once
+    if name != 'crops':  # which are not replaced
         write(path)
     before = {file: file.read_bytes() for file in tmp_path.rglob('*') if file.is_file()}
     with (
@@ -81,7 +81,7 @@ def test_what_finds_no_room_ends_with_a_sentence_and_leaves_what_was_there(tmp_p
     write(path)
 
 
-def test_cache_without_room_ends_with_a_sentence_before_a_crop_is_decoded(tmp_path, monkeypatch):
+def test_full_cache_is_explained_before_a_crop_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     content = io.BytesIO()
     Image.new('L', (9, 9)).save(content, 'PNG')
@@ -94,7 +94,7 @@ def test_cache_without_room_ends_with_a_sentence_before_a_crop_is_decoded(tmp_pa
     assert len(open_store(crops, (24, 32))) == 9
 
 
-def test_other_errors_pass_as_they_are(tmp_path):
+def test_other_errors_are_not_changed(tmp_path):
     for error in (FileNotFoundError(2, 'no such file'), RuntimeError('of another kind'), InputError('a sentence')):
         with pytest.raises(type(error)) as raised, explain_full_disk(tmp_path, 'Make room.'):
             raise error

@@ -13,7 +13,7 @@ from timm_convattn.data.augment import Augment, AugmentAmounts, Normalize
 from timm_convattn.data.crop_images import CropImages
 from timm_convattn.data.samplers import EpochSampler
 from timm_convattn.data.sources import open_crops
-from timm_convattn.data.store import as_it_is, open_store
+from timm_convattn.data.store import identity_collate, open_store
 
 __all__ = ['measure_input']
 
@@ -57,7 +57,7 @@ def stored_epoch(crops: datasets.Dataset, count: int | None = None) -> Callable[
     """Return a pass over crops, or the first of them, as in fine-tuning."""
     sampler = EpochSampler(count or len(crops), seed=0)
     store: Any = open_store(crops, (IMG_SIZE, IMG_SIZE))
-    loader = DataLoader(store, batch_size=BATCH_SIZE, sampler=sampler, collate_fn=as_it_is)
+    loader = DataLoader(store, batch_size=BATCH_SIZE, sampler=sampler, collate_fn=identity_collate)
     normalize = Normalize(MEAN, STD, Augment(AugmentAmounts(), seed=0))
 
     def run() -> None:

@@ -24,7 +24,7 @@ from timm_convattn.data.classes import CLASS_OF_CATEGORY, CLASSES, Classes
 from timm_convattn.data.engines import Engine, ordered_map
 from timm_convattn.data.flir import FlirFolder, Frame, read_flir, read_frame
 from timm_convattn.errors import InputError
-from timm_convattn.files import fresh_folder, write_json
+from timm_convattn.files import create_folder, write_json
 
 __all__ = [
     'CLASSES',
@@ -114,7 +114,7 @@ def build_crops(
         raise InputError(f'min_size is {min_size} and num_proc is {num_proc}, both must be at least 1.')
     flir = read_flir(flir_root, missing, bits)
     class_names = CLASSES[classes]
-    with fresh_folder(out) as folder:
+    with create_folder(out) as folder:
         made = CropSet(
             origin=origin or _origin(flir),
             layout=flir.layout.name,
@@ -195,7 +195,7 @@ def narrow_crops(folder: Path, out: Path, classes: Classes) -> CropSet:
         raise InputError(f'{folder} has no crops of {", ".join(names)} to choose from.')
     kept = {whole.class_names.index(name): label for label, name in enumerate(names)}
     made = replace(whole, class_names=names, counts={}, dropped={}, options={**whole.options, 'classes': classes})
-    with fresh_folder(out) as beside:
+    with create_folder(out) as beside:
         for split, counts in whole.counts.items():
             writer = _ShardWriter(beside / 'data', split, crop_features(names))
             for shard in sorted((folder / 'data').glob(f'{split}-*.parquet')):

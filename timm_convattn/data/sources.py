@@ -16,7 +16,7 @@ from timm_convattn.data import thermal_scenes
 from timm_convattn.data.crops import CropSet, build_crops, built_crops, load_crops
 from timm_convattn.data.flir import LAYOUTS
 from timm_convattn.errors import InputError
-from timm_convattn.files import fresh_folder
+from timm_convattn.files import create_folder
 from timm_convattn.hub_errors import explain_hub_failures
 
 __all__ = [
@@ -147,7 +147,7 @@ def scene_crops(seed: int = 0) -> Path:
 
 def copy_scene_crops(out: Path) -> CropSet:
     """Write the crops of the embedded scenes to a folder, which must not exist or be empty."""
-    with fresh_folder(out) as beside:
+    with create_folder(out) as beside:
         shutil.copytree(scene_crops(), beside, dirs_exist_ok=True)
     return cast(CropSet, built_crops(out))  # it has just been copied
 

@@ -7,27 +7,30 @@ from timm_convattn.errors import InputError
 
 __all__ = ['hold_out_frames']
 
-HELD_OUT_BLOCKS = 50  # into which the frames are cut
+HELD_OUT_BLOCKS = 50  # number of blocks of frames
 
 
 def hold_out_frames(crops: datasets.Dataset, share: float) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Split crops into those to train on and those kept from it, whole runs of frames on one side.
+    """Split crops into those to train on and those held out, by blocks of consecutive frames.
 
-    Neighbouring frames of a video are nearly the same: a crop whose twin was trained on would tell nothing. So the
-    frames, in the order of their names, are cut into blocks, and blocks that are spread evenly are kept. It is the same
-    for every seed and every order of the crops.
+    Neighbouring frames of a video are nearly identical, so frames held out one by one would be almost trained on. The
+    frames are sorted by name and cut into blocks, and evenly spaced blocks are held out: the same ones for every seed
+    and every order of the crops.
 
     Args:
-        crops: With the column `source` of built crops.
-        share: Share of the frames to keep from training, in (0, 1).
+        crops: A data set with the column `source`, as `build_crops` writes it.
+        share: Share of the frames to hold out, in (0, 1).
+
+    Returns:
+        The crops to train on, and those held out.
 
     Raises:
-        InputError: If the crops do not name their frames, or one side would be empty.
+        InputError: If the crops have no column `source`, or one side would be empty.
     """
     if 'source' not in crops.features:
         raise InputError(
-            f'The crops have columns {", ".join(crops.features)}, but not source, the path of their frame: '
-            'which of them are of one frame is not known, so none can be held out.'
+            f'The crops have the columns {", ".join(crops.features)}, but not source, the path of their frame, which '
+            'is needed to hold out frames. Build the crops again.'
         )
     names, frames = np.unique(crops['source'][:], return_inverse=True)
     num_blocks = min(HELD_OUT_BLOCKS, len(names))

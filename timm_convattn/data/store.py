@@ -1,8 +1,7 @@
 """Crops resized once: a memory-mapped array of grey pixels from which batches are sliced.
 
-Decoding and resizing a crop costs far more than everything else that training does to it, and gives the same pixels
-every time. The store does it once for each size and keeps the result in the cache, under a name made of everything
-that the pixels depend on.
+Decoding and resizing are most of the input's cost, and their result never changes. The store does both once for each
+size and caches the pixels under a hash of everything that they depend on.
 """
 
 import hashlib
@@ -23,10 +22,9 @@ from timm_convattn.data.images import decode_crop
 from timm_convattn.data.sources import cache_folder, content_hash
 from timm_convattn.files import explain_full_disk
 
-__all__ = ['StoredCrops', 'as_it_is', 'open_store', 'store_path']
+__all__ = ['StoredCrops', 'identity_collate', 'open_store', 'store_path']
 
-VERSION = 1  # counts up with every change of what the same crops become
-
+VERSION = 1  # incremented when the same crops get other pixels
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -34,7 +32,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class StoredCrops(torch.utils.data.Dataset[Batch]):
     """Batches of (pixels, labels, indices), sliced from a store.
 
-    A `DataLoader` asks it for whole batches (`__getitems__`), which need no collation: give it `collate_fn=as_it_is`.
+    A `DataLoader` fetches batches with `__getitems__`, which need no collation: pass `collate_fn=identity_collate`.
 
     Args:
         pixels: (N, H, W) uint8
@@ -49,30 +47,30 @@ class StoredCrops(torch.utils.data.Dataset[Batch]):
         return len(self.pixels)
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        """Slice a batch: (B, 1, H, W) uint8, (B,), (B,). Indices past the last crop begin anew."""
+        """Return a batch: (B, 1, H, W) uint8, (B,) labels, (B,) the indices. Indices past the last crop wrap around."""
         chosen = torch.tensor(indices)
-        places = chosen % len(self)
-        return torch.from_numpy(self.pixels[places.numpy()]).unsqueeze(1), self.labels[places], chosen
+        rows = chosen % len(self)
+        return torch.from_numpy(self.pixels[rows.numpy()]).unsqueeze(1), self.labels[rows], chosen
 
 
-def as_it_is(batch: Any) -> Any:
-    """Collate nothing: the batch is one."""
+def identity_collate(batch: Any) -> Any:
+    """Return the batch unchanged."""
     return batch
 
 
 def open_store(crops: datasets.Dataset, size: tuple[int, int], interpolation: str = 'bilinear') -> StoredCrops:
-    """Open the store of some crops at a size; fill it where the cache lacks it.
+    """Open the store of crops at a size; create it if it is not in the cache.
 
     Args:
         crops: A data set with columns `image` and `label`.
         size: Height and width, in pixels.
-        interpolation: How to resize, as timm names it.
+        interpolation: Interpolation, as timm names it.
 
     Returns:
         The crops, squashed to the size, in their order.
 
     Raises:
-        InputError: If a crop cannot be decoded, or the cache has no room.
+        InputError: If a crop cannot be decoded, or the disk of the cache is full.
     """
     path = store_path(crops, size, interpolation)
     if not path.exists():
@@ -82,31 +80,30 @@ def open_store(crops: datasets.Dataset, size: tuple[int, int], interpolation: st
 
 
 def store_path(crops: datasets.Dataset, size: tuple[int, int], interpolation: str) -> Path:
-    """Name the file of a store by all that its pixels depend on."""
-    made_of = f'{VERSION} {content_hash(crops)} {size[0]}x{size[1]} {interpolation}'
-    return cache_folder() / 'stores' / f'{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.npy'
+    """Return the path of a store, whose name is a hash of everything that its pixels depend on."""
+    key = f'{VERSION} {content_hash(crops)} {size[0]}x{size[1]} {interpolation}'
+    return cache_folder() / 'stores' / f'{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy'
 
 
 def _create(path: Path, crops: datasets.Dataset, resize: ResizeToPixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as beside:
-        pass
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as file:
+        temporary = Path(file.name)
     try:
-        _fill(Path(beside.name), crops, resize)
-        Path(beside.name).replace(path)  # two processes that fill it at once write the same
+        _fill(temporary, crops, resize)
+        temporary.replace(path)  # processes that create the same store at once write the same bytes
     finally:
-        Path(beside.name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _fill(path: Path, crops: datasets.Dataset, resize: ResizeToPixels) -> None:
     height, width = resize.size
     pixels = np.lib.format.open_memmap(path, mode='w+', dtype=np.uint8, shape=(len(crops), height, width))
-    if hasattr(os, 'posix_fallocate'):  # a mapped file that finds no room ends the process without a word
+    if hasattr(os, 'posix_fallocate'):  # else a full disk kills the process when it writes to the mapped file
         with path.open('r+b') as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     images: Any = crops.select_columns(['image']).cast_column('image', datasets.Image(decode=False))
-    crops_in_order = iter(tqdm(images, desc='Resizing crops', unit='crop', leave=False, disable=None))
-    for index in range(len(crops)):
-        pixels[index] = resize(decode_crop(next(crops_in_order)['image'], 'L', index))[0].numpy()
+    for index, row in enumerate(tqdm(images, desc='Resizing crops', unit='crop', leave=False, disable=None)):
+        pixels[index] = resize(decode_crop(row['image'], 'L', index))[0].numpy()
     pixels.flush()
-    os.chmod(path, 0o644)  # noqa: PTH101  a temporary file is for its owner alone
+    path.chmod(0o644)  # temporary files are made for their owner alone

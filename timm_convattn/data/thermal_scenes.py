@@ -39,7 +39,7 @@ from timm_convattn.data.thermal_bodies import (
     pose_walker,
     smooth_noise,
 )
-from timm_convattn.files import fresh_folder
+from timm_convattn.files import create_folder
 
 VERSION = 1  # incremented when a seed draws something else
 WIDTH, HEIGHT = 640, 512
@@ -331,7 +331,7 @@ def write_scenes(root: Path, *, seed: int = 0, num_train: int = 340, num_val: in
     Raises:
         InputError: If `root` is not empty.
     """
-    with fresh_folder(root) as folder:
+    with create_folder(root) as folder:
         write_split(folder / 'train', seed, range(num_train))
         write_split(folder / 'val', seed, range(num_train, num_train + num_val))
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from timm_convattn.errors import InputError
-from timm_convattn.files import renewed_folder, write_json, write_text
+from timm_convattn.files import replace_folder, write_json, write_text
 from timm_convattn.predictions import Predictions
 from timm_convattn.redact import strip_local_paths
 from timm_convattn.studies.data import StudyData
@@ -135,7 +135,7 @@ def restore_runs(evidence: Evidence, names: Sequence[str], folder: Path) -> None
         if name not in evidence.results or (folder / name / 'results.json').is_file():
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        with renewed_folder(folder / name) as temporary:
+        with replace_folder(folder / name) as temporary:
             write_json(temporary / 'results.json', evidence.results[name])
             for split in SPLITS:
                 if (name, split) in evidence.files:
@@ -178,7 +178,7 @@ def keep_evidence(
     new = [replace(entry, matrix=Path(entry.matrix).name) for entry in new]
     names = unique_names([table.data for table in tables.values()])
     results.mkdir(parents=True, exist_ok=True)
-    with renewed_folder(folder) as temporary:
+    with replace_folder(folder) as temporary:
         temporary.mkdir()
         for path in [*folder.glob('*.yaml'), *matrices]:  # a newer matrix replaces the older one of its name
             shutil.copyfile(path, temporary / path.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from timm_convattn.files import renewed_folder, write_bytes, write_text
+from timm_convattn.files import replace_folder, write_bytes, write_text
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.figures import EncodedFigure
 from timm_convattn.studies.tables import LEGEND, Table, as_markdown
@@ -61,7 +61,7 @@ def write_pages(report: Report, folder: Path) -> list[Path]:
     """Write `report.html` and `report.md` into a folder, and the figures of the latter into `report_figures`."""
     markdown, figures = _as_markdown(report)
     folder.mkdir(parents=True, exist_ok=True)
-    with renewed_folder(folder / FIGURES) as renewed:
+    with replace_folder(folder / FIGURES) as renewed:
         renewed.mkdir()
         for path, figure in figures.items():
             write_bytes(renewed / Path(path).name, figure.content)

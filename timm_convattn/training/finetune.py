@@ -18,7 +18,7 @@ from timm_convattn.data.streams import open_stream
 from timm_convattn.errors import InputError
 from timm_convattn.factory import load_network
 from timm_convattn.figures import plot_confusion_matrix
-from timm_convattn.files import explain_full_disk, file_beside, renewed_folder, write_json
+from timm_convattn.files import explain_full_disk, replace_file, replace_folder, write_json
 from timm_convattn.hub import save_model
 from timm_convattn.hub.publishing import check_right_to_write, publish, run_publication
 from timm_convattn.metrics import format_metrics
@@ -121,7 +121,7 @@ def _create_accelerator(config: Config, folder: Path) -> Accelerator:
 
 
 def _save_finished(model: nn.Module, folder: Path, class_names: list[str], data_config: dict[str, Any]) -> None:
-    with renewed_folder(folder) as beside:
+    with replace_folder(folder) as beside:
         save_model(model.to(memory_format=torch.contiguous_format), beside, class_names, data_config)
 
 
@@ -164,7 +164,7 @@ def _report(
         'steps': train.progress.step,
         'seconds': round(train.progress.seconds, 1),
     }
-    with file_beside(folder / 'confusion_matrix.png') as beside:
+    with replace_file(folder / 'confusion_matrix.png') as beside:
         plot_confusion_matrix(record, beside)
     write_json(folder / 'results.json', record)
     accelerator.print(format_metrics(record['metrics']))

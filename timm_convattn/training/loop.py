@@ -25,7 +25,7 @@ from timm_convattn.config import Config, TrainConfig, flat
 from timm_convattn.data.augment import Augment, Normalize
 from timm_convattn.data.crop_images import CropImages, ResizeToPixels, unwrap_worker_errors
 from timm_convattn.data.samplers import BalancedSampler, EpochSampler
-from timm_convattn.data.store import StoredCrops, as_it_is, open_store
+from timm_convattn.data.store import StoredCrops, identity_collate, open_store
 from timm_convattn.data.streams import StreamedImages
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
@@ -383,7 +383,7 @@ def _training_loader(
         images,
         batch_size=config.train.batch_size,
         sampler=sampler,
-        collate_fn=as_it_is if isinstance(images, StoredCrops) else None,
+        collate_fn=identity_collate if isinstance(images, StoredCrops) else None,
         num_workers=config.data.num_workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else each pass takes a number of the generator that dropout draws from
