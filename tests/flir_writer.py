@@ -1,4 +1,4 @@
-"""Small folders in the FLIR layouts, to be bent by tests."""
+"""Small folders in the FLIR layouts, for tests to modify."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ CATEGORIES = {'person': 1, 'bicycle': 2, 'bike': 20, 'car': 3, 'dog': 17, 'other
 
 
 class FlirWriter:
-    """Writes a small folder in a FLIR layout; tests bend what they need bent."""
+    """Writes a small folder in a FLIR layout."""
 
     def __init__(self, folder: Path, layout: str = 'v1.3', size: tuple[int, int] = (640, 512), prefix: str = 'TEST'):
         self.folder = folder
@@ -34,9 +34,9 @@ class FlirWriter:
         self.count = 0
 
     def split(self, name: str, frames: list[list[tuple[str, list[float]]]]) -> dict:
-        """Write a split; each frame is a list of (category, box). Returns the annotations, to be bent."""
-        place = self.folder / self.splits[name]
-        (place / self.images).mkdir(parents=True)
+        """Write a split; each frame is a list of (category, box). Return the annotations."""
+        folder = self.folder / self.splits[name]
+        (folder / self.images).mkdir(parents=True)
         coco = {
             'info': {},
             'categories': [{'id': key, 'name': name} for name, key in CATEGORIES.items()],
@@ -47,7 +47,7 @@ class FlirWriter:
             file_name = f'{self.images}/{self.prefix}_{self.count:05d}.{self.ending}'
             self.count += 1
             pixels = np.random.default_rng(self.count).integers(0, 256, self.size[::-1], dtype=np.uint8)
-            Image.fromarray(pixels).save(place / file_name, quality=95)
+            Image.fromarray(pixels).save(folder / file_name, quality=95)
             coco['images'].append({'id': index, 'file_name': file_name, 'width': self.size[0], 'height': self.size[1]})
             for category, box in boxes:
                 coco['annotations'].append(

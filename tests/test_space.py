@@ -164,7 +164,7 @@ def other_names(coco):
         (lambda coco: coco.pop('annotations') and None, r'boxes\.json holds no COCO annotations'),
         (lambda coco: coco.update(categories='x'), r'boxes\.json has no list of objects "categories"'),
         (lambda coco: coco['images'][0].update(width='64'), r'boxes\.json: "width"'),
-        (lambda coco: coco['images'][0].update(width=640, height=480), 'its annotations say 640 x 480'),
+        (lambda coco: coco['images'][0].update(width=640, height=480), 'its annotations 640 x 480'),
         (duplicate_names, r'boxes\.json lists 2 images named'),
         (other_names, r'boxes\.json lists 2 images and none is named TEST_00000\.jpeg'),
         (lambda coco: coco['annotations'].clear(), r'boxes\.json has no box of TEST_00000\.jpeg'),

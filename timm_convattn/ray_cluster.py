@@ -15,29 +15,29 @@ __all__ = ['ray_cluster']
 
 @contextmanager
 def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Any]:
-    """Connect to a cluster, or start one, give the module `ray`, and leave the cluster as it was found.
+    """Connect to a Ray cluster, or start one, yield the module `ray`, and disconnect.
 
     Args:
-        address: Of the cluster, as `ray.init` takes it. None: one of this machine.
-        num_cpus: Processors of the one that is started.
+        address: Address of the cluster, as `ray.init` takes it. None: start one on this machine.
+        num_cpus: Number of CPUs of the cluster that is started.
 
     Raises:
-        InputError: If Ray is not installed, is in use by this process, or has no cluster at the address.
+        InputError: If Ray is not installed, this process is already connected, or there is no cluster at the address.
     """
     # a thread of Ray Data that outlives the connection must not open another one
     os.environ.setdefault('RAY_ENABLE_AUTO_CONNECT', '0')
-    # one of this machine tells nobody that it was used, and Ray Data has no thread that gathers what to tell
+    # send no usage statistics; this also keeps Ray Data from starting a thread that collects them
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     try:
         import ray
     except ImportError as error:
         raise InputError(f"Ray cannot be imported ({error}). Install it: pip install 'timm-convattn[ray]'.") from error
     if ray.is_initialized():
-        raise InputError('This process is connected to a Ray cluster already. Disconnect it: ray.shutdown().')
+        raise InputError('This process is already connected to a Ray cluster. Disconnect it: ray.shutdown().')
     if address is not None:
         _check_address(address)
-    where: dict[str, Any] = {'num_cpus': num_cpus} if address is None else {'address': address}
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **where)
+    started = num_cpus if address is None else None
+    ray.init(address, num_cpus=started, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield ray
     finally:
@@ -45,12 +45,12 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[Any]:
 
 
 def _check_address(address: str) -> None:
-    """Refuse at once an address where nobody listens: Ray itself tries for more than a minute."""
-    place = urlsplit(address if '://' in address else f'//{address}')
+    """Refuse an address without a listener at once; Ray itself would retry for more than a minute."""
+    url = urlsplit(address if '://' in address else f'//{address}')
     try:
-        socket.create_connection((place.hostname or '', place.port or 0), timeout=10).close()
+        socket.create_connection((url.hostname or '', url.port or 0), timeout=10).close()
     except (OSError, ValueError) as error:
         raise InputError(
-            f'No Ray cluster at {address} ({error}). Start one with ray start --head, and give the host:port that it '
-            'tells.'
+            f'No Ray cluster at {address} ({error}). Start one with ray start --head, and use the host:port that it '
+            'prints.'
         ) from error

@@ -1,10 +1,10 @@
-"""Convert the HIT-UAV data set to the folder layout of FLIR ADAS v1.3, with a split of its own.
+"""Convert the HIT-UAV data set to the folder layout of FLIR ADAS v1.3, with another split.
 
 python train_scripts/convert_hit_uav.py --hit-uav HIT-UAV-Infrared-Thermal-Dataset --out thermal_uav
 
 HIT-UAV (Suo et al., Scientific Data 2023, CC BY 4.0): https://github.com/suojiashun/HIT-UAV-Infrared-Thermal-Dataset.
-Its own three splits put neighbouring, nearly identical frames on different sides. Here all frames are pooled and split
-by blocks of consecutive frame ids.
+Its three splits have neighbouring, nearly identical frames on different sides. Here all frames are pooled and split by
+blocks of consecutive frame ids.
 """
 
 import json
@@ -25,7 +25,7 @@ from timm_convattn.files import create_folder
 CATEGORIES = {1: 'person', 2: 'bicycle', 3: 'car', 91: 'other vehicle'}  # FLIR's ids
 FLIR_ID = {0: 1, 1: 3, 2: 2, 3: 91, 4: None}  # HIT-UAV's id -> FLIR's; 4, "DontCare", is left out
 FILE_NAME = re.compile(r'[01]_(\d+)_\d+_\d_(\d+)\.jpg')  # night or day, altitude, camera angle, weather, frame id
-BLOCK, VALIDATE_EVERY = 250, 5  # frame ids in a block; the last of so many blocks is for validation
+BLOCK, VALIDATE_EVERY = 250, 5  # frame ids in a block; every fifth block is for validation
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Args:
     hit_uav: Path
     """Folder of the download, which holds normal_json/{train,val,test,annotations}."""
     out: Path
-    """Folder to write; it must not exist or be empty."""
+    """Folder to write, new or empty."""
     altitudes: Annotated[tuple[int, int], tyro.conf.arg(metavar='FROM TO')] = (60, 90)
     """Lowest and highest altitude of the frames to keep, in metres. HIT-UAV has 60 to 130."""
 
@@ -67,7 +67,7 @@ def read_frames(folder: Path) -> list[Frame]:
     """Read the frames of all three splits, in the order of the annotations.
 
     Raises:
-        InputError: If a file is missing or is not as HIT-UAV has it.
+        InputError: If a file is missing or is not in the format of HIT-UAV.
     """
     root = folder / 'normal_json' if (folder / 'normal_json').is_dir() else folder
     frames = [frame for split in ('train', 'val', 'test') for frame in read_split(root, split)]
@@ -98,7 +98,7 @@ def read_split(root: Path, split: str) -> list[Frame]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise InputError(
             f"{path} could not be read as HIT-UAV's annotations ({type(error).__name__}: {error}), wanted those of the "
-            'folder normal_json of its repository. Download HIT-UAV again, and give the folder that holds normal_json.'
+            'folder normal_json of its repository. Download HIT-UAV again, and name the folder that holds normal_json.'
         ) from error
     return list(frames.values())
 
@@ -121,10 +121,10 @@ def write_split(folder: Path, frames: Iterable[Frame]) -> int:
         size = {'width': frame.width, 'height': frame.height}
         images.append({'id': image_id, 'file_name': frame.name, **size, 'subdirs': '.', 'extra_info': {}})
         for category, (x, y, w, h) in frame.boxes:
-            where = {'id': next(ids), 'image_id': image_id, 'category_id': category, 'bbox': [x, y, w, h]}
+            ids_and_box = {'id': next(ids), 'image_id': image_id, 'category_id': category, 'bbox': [x, y, w, h]}
             outline = {'segmentation': [[x, y, x + w, y, x + w, y + h, x, y + h]]}
             extra = {'extra_info': {'human_annotated': True}}
-            annotations.append({**where, 'area': w * h, 'iscrowd': 0, **outline, **extra})
+            annotations.append({**ids_and_box, 'area': w * h, 'iscrowd': 0, **outline, **extra})
     document = {
         'info': {'description': 'HIT-UAV (Suo, Wang et al., CC BY 4.0) in the FLIR ADAS v1.3 layout'},
         'licenses': [{'id': 1, 'name': 'CC BY 4.0', 'url': 'https://creativecommons.org/licenses/by/4.0/'}],
@@ -137,7 +137,7 @@ def write_split(folder: Path, frames: Iterable[Frame]) -> int:
 
 
 def main(args: Args) -> None:
-    """Convert, and print what was written."""
+    """Convert, and print the counts."""
     low, high = args.altitudes
     frames = [frame for frame in read_frames(args.hit_uav) if low <= frame.altitude <= high]
     splits = {name: [f for f in frames if f.is_validation == (name == 'val')] for name in ('train', 'val')}

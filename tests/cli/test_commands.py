@@ -187,7 +187,7 @@ def test_data_describes_a_folder_of_crops_and_refuses_another(cli, tiny_crops, t
     done = cli('data', tiny_crops)
     assert done.returncode == 0
     assert ['train', '10', '9', '9', '0', '28'] in [line.split() for line in done.stdout.splitlines()]
-    assert 'is of neither FLIR layout' in cli('data', tmp_path).stderr
+    assert 'has neither FLIR layout' in cli('data', tmp_path).stderr
     assert cli('data', tmp_path / 'nowhere').returncode == 1
 
 

@@ -1,7 +1,7 @@
 """Start a Ray cluster of two nodes and build crops on it; then build from a folder whose frame is broken.
 
-python build_on_ray.py FRAMES BROKEN_FRAMES OUT. A process of its own, since Ray leaves threads behind. Says which there
-are when a connection is closed.
+python build_on_ray.py FRAMES BROKEN_FRAMES OUT. In a separate process, because Ray leaves threads behind. Prints the
+threads that are alive when a connection is closed.
 """
 
 import sys
@@ -18,8 +18,8 @@ shutdown = ray.shutdown
 
 
 def close():
-    """End a connection, and say which threads of this process it leaves alone."""
-    print('closed beside', *sorted(thread.name for thread in threading.enumerate()))
+    """Close a connection, and print the threads of this process before."""
+    print('threads at shutdown:', *sorted(thread.name for thread in threading.enumerate()))
     shutdown()
 
 

@@ -1,4 +1,4 @@
-"""Crops: what is cut, how it is written, and what is left behind when it fails."""
+"""Building crops: their pixels and columns, the files, and failures."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def test_crops_are_the_boxes_of_the_frames(flir_writer, tmp_path):
     assert made.counts['train'] == {'person': 1, 'vehicle': 1, 'bicycle': 0, 'dog': 1}
 
 
-def test_two_class_leaves_the_other_boxes_out_and_counts_them(flir_writer, tmp_path):
+def test_two_class_drops_and_counts_the_other_boxes(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', BOX), ('dog', BOX), ('car', BOX), ('other vehicle', BOX)]])
     made = build_crops(writer.folder, tmp_path / 'out', classes='two_class')
@@ -52,7 +52,7 @@ def test_two_class_leaves_the_other_boxes_out_and_counts_them(flir_writer, tmp_p
     assert load_crops(tmp_path / 'out')['train'].features['label'].names == ['person', 'vehicle']
 
 
-def test_boxes_under_the_smallest_size_are_left_out(flir_writer, tmp_path):
+def test_boxes_under_the_smallest_size_are_dropped(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', [0, 0, 9, 50]), ('person', [0, 0, 10, 10])]])
     made = build_crops(writer.folder, tmp_path / 'out', min_size=10)
@@ -78,7 +78,7 @@ def test_shards_do_not_depend_on_the_number_of_processes(flir_writer, tmp_path, 
     assert len(load_crops(tmp_path / 'one')['train']) == 140
 
 
-def test_split_without_crops_is_counted_and_left_out_of_the_shards(flir_writer, tmp_path):
+def test_split_without_crops_is_counted_and_has_no_shard(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', BOX)]])
     writer.split('val', [[('other vehicle', BOX)]])
@@ -87,7 +87,7 @@ def test_split_without_crops_is_counted_and_left_out_of_the_shards(flir_writer, 
     assert list(load_crops(tmp_path / 'out')) == ['train']
 
 
-def test_folder_without_any_wanted_box_is_refused_and_leaves_nothing(flir_writer, tmp_path):
+def test_folder_without_a_box_of_the_classes_is_refused(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('other vehicle', BOX)]])
     with pytest.raises(InputError, match='has no box of person, vehicle, bicycle, dog'):
@@ -95,7 +95,7 @@ def test_folder_without_any_wanted_box_is_refused_and_leaves_nothing(flir_writer
     assert sorted(path.name for path in tmp_path.iterdir()) == ['flir']
 
 
-def test_output_that_holds_something_is_refused_and_left_alone(flir_writer, tmp_path):
+def test_output_that_is_not_empty_is_refused_and_unchanged(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', BOX)]])
     out = tmp_path / 'out'
@@ -106,7 +106,7 @@ def test_output_that_holds_something_is_refused_and_left_alone(flir_writer, tmp_
     assert [path.name for path in out.iterdir()] == ['mine.txt']
 
 
-def test_broken_frame_fails_and_leaves_nothing_or_is_skipped(flir_writer, tmp_path):
+def test_broken_frame_leaves_no_files_or_is_skipped(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', BOX)], [('car', BOX)]])
     path = writer.frames('train')[0]
@@ -120,7 +120,7 @@ def test_broken_frame_fails_and_leaves_nothing_or_is_skipped(flir_writer, tmp_pa
     assert made.counts['train']['vehicle'] == 1
 
 
-def test_what_was_built_is_written_beside_the_shards(flir_writer, tmp_path):
+def test_counts_and_options_are_written_to_crops_json(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', BOX), ('car', [1, 1, 0, 0])]])
     build_crops(writer.folder, tmp_path / 'out')
@@ -132,7 +132,7 @@ def test_what_was_built_is_written_beside_the_shards(flir_writer, tmp_path):
 
 
 def test_counts_of_the_starter_set_are_those_of_table_1(flir_writer, tmp_path):
-    """Annotations with as many boxes per category as FLIR ADAS v1.3 give the paper's Table 1, boxes at the rim too."""
+    """With as many boxes per category as in FLIR ADAS v1.3, at the border too, the counts are those of the paper."""
     writer = flir_writer(size=(64, 48), prefix='FLIR')
     flir_counts = {
         'train': {'person': 22_372, 'car': 41_260, 'bicycle': 3_986, 'dog': 226, 'other vehicle': 5},
@@ -150,7 +150,7 @@ def test_counts_of_the_starter_set_are_those_of_table_1(flir_writer, tmp_path):
     assert lines[3] == lines[4] == ['5,779', '5,432', '471', '14', '11,696']
 
 
-def test_other_frames_in_flirs_layout_are_not_compared_with_table_1(flir_writer, tmp_path):
+def test_other_frames_in_the_layout_are_not_compared_with_table_1(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', BOX)]])
     assert 'Table 1' not in format_counts(build_crops(writer.folder, tmp_path / 'out'))
@@ -161,7 +161,7 @@ def build_dataset(root, *args):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_script_builds_and_shows_the_table_and_a_sheet(root, flir_writer, tmp_path):
+def test_script_builds_and_prints_the_table_and_draws_a_sheet(root, flir_writer, tmp_path):
     writer = flir_writer('v2')
     writer.split('train', [[('person', BOX), ('bike', BOX)]])
     writer.split('val', [[('car', BOX)]])
@@ -174,7 +174,7 @@ def test_script_builds_and_shows_the_table_and_a_sheet(root, flir_writer, tmp_pa
     assert Image.open(tmp_path / 'sheet.png').width > 1000
 
 
-def test_script_tells_a_mistake_in_one_line_and_exits_with_1(root, tmp_path):
+def test_script_prints_invalid_input_in_one_line_and_exits_with_1(root, tmp_path):
     run = build_dataset(root, '--flir-root', tmp_path / 'nowhere', '--out', tmp_path / 'out')
     assert run.returncode == 1
     assert run.stderr.startswith('error: ')

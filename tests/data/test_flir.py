@@ -1,10 +1,11 @@
-"""FLIR folders of both releases, and every way in which one can be broken."""
+"""FLIR folders of both releases, and invalid ones."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from timm_convattn.data.flir import Box, Frame, read_flir, read_frame, scale_percentiles
+from timm_convattn.data.flir import Box, Frame, read_flir, read_frame
+from timm_convattn.data.images import scale_percentiles
 from timm_convattn.errors import InputError
 
 BOX = [10, 20, 30, 40]
@@ -18,7 +19,7 @@ def test_frames_and_boxes_of_both_layouts_are_read(flir_writer, layout, bicycle)
     writer.split('video', [[('dog', BOX)]])
     flir = read_flir(writer.folder)
     assert list(flir.splits) == ['train', 'validation', 'test']
-    (frame,) = flir.splits['train'].frames  # the frame without boxes is none of ours
+    (frame,) = flir.splits['train'].frames  # frames without boxes are left out
     assert frame.boxes == (Box('person', 10, 20, 30, 40), Box(bicycle, 0, 0, 5, 6))
     assert (frame.stem, frame.width, frame.height) == ('TEST_00000', 640, 512)
     assert frame.source == frame.path.relative_to(writer.folder).as_posix()
@@ -30,7 +31,7 @@ def test_frames_and_boxes_of_both_layouts_are_read(flir_writer, layout, bicycle)
     [
         ([600, 500, 41, 13], Box('person', 600, 500, 40, 12)),  # one pixel outside, as in FLIR
         ([-5, -5, 10, 10], Box('person', 0, 0, 5, 5)),
-        ([1.5, 2.5, 3.0, 3.0], Box('person', 1, 2, 4, 4)),  # the pixels that it touches
+        ([1.5, 2.5, 3.0, 3.0], Box('person', 1, 2, 4, 4)),  # all pixels that it touches
     ],
 )
 def test_boxes_are_clipped_to_whole_pixels_of_the_frame(flir_writer, bbox, expected):
@@ -52,7 +53,7 @@ def test_boxes_are_clipped_to_whole_pixels_of_the_frame(flir_writer, bbox, expec
         (None, 'box that is not four numbers'),
     ],
 )
-def test_useless_boxes_are_dropped_and_counted(flir_writer, bbox, reason):
+def test_invalid_boxes_are_dropped_and_counted(flir_writer, bbox, reason):
     writer = flir_writer()
     writer.split('train', [[('person', bbox), ('car', BOX)]])
     split = read_flir(writer.folder).splits['train']
@@ -76,11 +77,11 @@ def test_missing_folder_is_refused(tmp_path):
         read_flir(tmp_path / 'nowhere')
 
 
-def test_folder_of_neither_layout_says_what_was_looked_for_and_seen(tmp_path):
-    (tmp_path / 'pictures').mkdir()
+def test_folder_of_neither_layout_names_expected_and_seen_folders(tmp_path):
+    (tmp_path / 'images').mkdir()
     with pytest.raises(
         InputError,
-        match=r'train/thermal_annotations.json \(FLIR ADAS v1.3\) or images_thermal_train/coco.json .*saw pictures',
+        match=r'train/thermal_annotations.json \(FLIR ADAS v1.3\) or images_thermal_train/coco.json .*saw images',
     ):
         read_flir(tmp_path)
 
@@ -95,7 +96,7 @@ def test_broken_annotations_are_refused_by_name(flir_writer, content):
 
 
 @pytest.mark.parametrize(
-    ('place', 'value', 'message'),
+    ('path', 'value', 'message'),
     [
         (('images', 0, 'width'), '640', r'"width" is \'640\' .* wanted int'),
         (('images', 0, 'id'), None, r'"id" is None'),
@@ -104,17 +105,17 @@ def test_broken_annotations_are_refused_by_name(flir_writer, content):
         (('categories', 0, 'name'), None, r'"name" is None'),
     ],
 )
-def test_fields_of_a_wrong_type_are_refused_by_name(flir_writer, place, value, message):
+def test_fields_of_a_wrong_type_are_refused_by_name(flir_writer, path, value, message):
     writer = flir_writer()
     coco = writer.split('train', [[('person', BOX)], [('person', BOX)]])
-    key, index, name = place
+    key, index, name = path
     coco[key][index][name] = value
     writer.write('train', coco)
     with pytest.raises(InputError, match=message):
         read_flir(writer.folder)
 
 
-def test_missing_frames_fail_with_their_count_and_the_first_names_or_are_skipped(flir_writer):
+def test_missing_frames_are_counted_and_named_or_skipped(flir_writer):
     writer = flir_writer()
     writer.split('train', [[('person', BOX)]] * 8)
     for path in writer.frames('train')[:7]:
@@ -127,7 +128,7 @@ def test_missing_frames_fail_with_their_count_and_the_first_names_or_are_skipped
 
 
 @pytest.mark.parametrize('name', ['../../secret.jpeg', '/etc/hostname', 'thermal_8_bit/../../../secret.jpeg'])
-def test_file_names_that_climb_out_of_the_folder_are_refused(flir_writer, name):
+def test_file_names_outside_of_the_folder_are_refused(flir_writer, name):
     writer = flir_writer()
     coco = writer.split('train', [[('person', BOX)]])
     coco['images'][0]['file_name'] = name
@@ -136,7 +137,7 @@ def test_file_names_that_climb_out_of_the_folder_are_refused(flir_writer, name):
         read_flir(writer.folder, missing='skip')
 
 
-def test_links_that_lead_out_of_the_folder_are_refused(flir_writer, tmp_path):
+def test_links_to_files_outside_of_the_folder_are_refused(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', BOX)]])
     outside = tmp_path / 'outside.jpeg'
@@ -161,7 +162,7 @@ def test_truncated_frame_is_named(flir_writer):
 
 
 @pytest.mark.parametrize('content', [b'', b'not an image', b'\x89PNG\r\n\x1a\n'])
-def test_what_is_no_image_is_named(tmp_path, content):
+def test_file_that_is_not_an_image_is_named(tmp_path, content):
     path = tmp_path / 'frame.jpeg'
     path.write_bytes(content)
     with pytest.raises(InputError, match=r'frame\.jpeg cannot be decoded'):
@@ -171,7 +172,7 @@ def test_what_is_no_image_is_named(tmp_path, content):
 def test_frame_of_another_size_than_annotated_is_refused(tmp_path):
     path = tmp_path / 'frame.jpeg'
     Image.new('RGB', (416, 416)).save(path)
-    with pytest.raises(InputError, match=r'416 x 416 pixels \(RGB\), its annotations say 640 x 512'):
+    with pytest.raises(InputError, match=r'416 x 416 pixels \(RGB\), its annotations 640 x 512'):
         read_frame(frame_of(path))
 
 
@@ -186,9 +187,9 @@ def test_16_bit_frames_are_scaled_by_percentiles_when_asked_for(flir_writer):
     writer = flir_writer()
     writer.split('train', [[('person', BOX)]])
     counts = np.random.default_rng(0).normal(8000, 300, (512, 640)).astype(np.uint16)
-    place = writer.folder / 'train' / 'thermal_16_bit'
-    place.mkdir()
-    Image.fromarray(counts).save(place / 'TEST_00000.tiff')
+    folder = writer.folder / 'train' / 'thermal_16_bit'
+    folder.mkdir()
+    Image.fromarray(counts).save(folder / 'TEST_00000.tiff')
     (frame,) = read_flir(writer.folder, bits=16).splits['train'].frames
     assert frame.source == 'train/thermal_16_bit/TEST_00000.tiff'
     pixels = np.asarray(read_frame(frame, percentiles=(1.0, 99.0)))

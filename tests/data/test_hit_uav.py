@@ -1,4 +1,4 @@
-"""HIT-UAV's own files to FLIR's layout: the split by frame ids, the categories, unchanged frames, and bad input."""
+"""HIT-UAV in FLIR's layout: the split by frame ids, categories, unchanged frames, and invalid input."""
 
 import json
 import re
@@ -20,7 +20,7 @@ BOX = [3, 4, 10, 8]
 
 @pytest.fixture
 def hit_uav(tmp_path):
-    """A download in small: `annotation`, `filename`, ids that go on from split to split."""
+    """A small download: `annotation`, `filename`, and ids that continue from split to split."""
     folder, number = tmp_path / 'HIT-UAV', 0
     (folder / 'normal_json' / 'annotations').mkdir(parents=True)
     for split, names in FRAMES.items():
@@ -130,7 +130,7 @@ def set_value(*path, value):
         (set_value('annotation', 0, 'bbox', value=[1, 2, 3, float('inf')]), r'val.json could not be read'),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(root, hit_uav, tmp_path, damage, message):
+def test_invalid_input_is_one_line_and_writes_nothing(root, hit_uav, tmp_path, damage, message):
     damage(hit_uav)
     done = convert(root, '--hit-uav', hit_uav, '--out', tmp_path / 'out')
     assert done.returncode == 1
@@ -140,7 +140,7 @@ def test_bad_input_is_one_line_and_writes_nothing(root, hit_uav, tmp_path, damag
     assert [path.name for path in tmp_path.iterdir()] == ['HIT-UAV']
 
 
-def test_output_that_holds_something_is_left_alone(root, hit_uav, tmp_path):
+def test_output_that_is_not_empty_is_unchanged(root, hit_uav, tmp_path):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'mine.txt').write_text('mine')
     done = convert(root, '--hit-uav', hit_uav, '--out', tmp_path / 'out')

@@ -1,4 +1,4 @@
-"""Streams: every crop once, in an order of its own in every epoch, the same pixels as from the disk."""
+"""Streams: each crop once, in another order in each epoch, with the same pixels as from disk."""
 
 import datasets
 import pytest
@@ -11,8 +11,8 @@ from timm_convattn.errors import InputError
 
 
 @pytest.fixture(autouse=True)
-def _no_rest(monkeypatch):
-    """The library rests for seconds after each pass that threads read for."""
+def _no_sleep(monkeypatch):
+    """Skip the seconds that `datasets` sleeps after each pass with threads."""
     monkeypatch.setattr(datasets.config, 'SLEEP_TIME_ON_THREADS_SHUTDOWN', 0, raising=False)
 
 
@@ -21,7 +21,7 @@ def stream(tiny_crops):
     return open_stream(str(tiny_crops), 'train')
 
 
-def test_every_epoch_has_every_crop_once_and_an_order_of_its_own(tiny_crops, stream):
+def test_each_epoch_has_each_crop_once_in_another_order(tiny_crops, stream):
     expected = CropImages(open_crops(str(tiny_crops), ('train',))['train'], ResizeToPixels((20, 24)), in_chans=1)
     images = StreamedImages(stream, ResizeToPixels((20, 24)), in_chans=1, seed=3)
     orders = []
@@ -37,7 +37,7 @@ def test_every_epoch_has_every_crop_once_and_an_order_of_its_own(tiny_crops, str
     assert len(images) == 28
 
 
-def test_labels_are_known_and_the_first_crops_can_be_taken(stream):
+def test_take_returns_the_first_crops_with_their_labels(stream):
     few = stream.take(5)
     assert [row['label'] for row in few.rows] == stream.labels[:5] == few.labels
     assert stream.features['label'].names == ['person', 'vehicle', 'bicycle', 'dog']
@@ -48,7 +48,7 @@ def test_loaded_stream_is_the_split(tiny_crops):
     assert content_hash(open_stream(str(tiny_crops), 'validation').load()) == content_hash(whole)
 
 
-def test_what_is_no_data_set_of_crops_is_refused(tmp_path, tiny_crops, tiny_frames):
+def test_other_data_than_crops_is_refused(tmp_path, tiny_crops, tiny_frames):
     with pytest.raises(InputError, match='holds frames, not crops'):
         open_stream(str(tiny_frames), 'train')
     (tmp_path / 'notes.txt').write_text('nothing')

@@ -101,7 +101,7 @@ def test_interrupted_push_is_completed_by_the_same_command(hub, script, tiny_fra
     assert hub.api().list_repo_files(repo_id, repo_type='dataset') == ['.gitattributes']
     again = script(*command)
     assert again.returncode == 0, again.stderr
-    assert 'is there already, built with the same options' in again.stdout
+    assert 'already exists, built with the same options' in again.stdout
     assert len(datasets.load_dataset(repo_id, 'two_class')['train']) == 19
 
 

@@ -1,4 +1,4 @@
-"""The classes of crops, and the categories of FLIR that they are made of."""
+"""The classes of crops, and the FLIR categories that belong to them."""
 
 from typing import Literal
 
@@ -9,5 +9,5 @@ CLASSES: dict[Classes, tuple[str, ...]] = {
     'four_class': ('person', 'vehicle', 'bicycle', 'dog'),
     'two_class': ('person', 'vehicle'),
 }
-# FLIR's category -> ours. The paper's "vehicle" is FLIR's car alone: so its Table 1 comes out exactly. v2 says "bike".
+# FLIR's category -> class. The paper's "vehicle" is FLIR's car alone, which reproduces its Table 1. "bike" is from v2.
 CLASS_OF_CATEGORY = {'person': 'person', 'car': 'vehicle', 'bicycle': 'bicycle', 'bike': 'bicycle', 'dog': 'dog'}

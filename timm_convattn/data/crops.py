@@ -1,17 +1,17 @@
-"""Frames and boxes into a data set of crops: Parquet shards that `datasets.load_dataset(folder)` opens.
+"""Data sets of crops, cut from annotated frames: Parquet shards that `datasets.load_dataset(folder)` opens.
 
-The frames go through in their order, each decoded once; what is in memory at a time is a few frames and the rows of
-one row group, however many there are. The shards do not depend on the number of processes.
+Each frame is decoded once, in order. Memory holds a few frames and the rows of one row group, however many there are.
+The shards do not depend on the number of processes.
 """
 
 import io
 import json
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import datasets
 import pyarrow as pa
@@ -21,8 +21,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from timm_convattn.data.classes import CLASS_OF_CATEGORY, CLASSES, Classes
-from timm_convattn.data.engines import Engine, ordered_map
-from timm_convattn.data.flir import FlirFolder, Frame, read_flir, read_frame
+from timm_convattn.data.engines import Engine, OrderedMap, ordered_map
+from timm_convattn.data.flir import Box, FlirFolder, Frame, Split, read_flir, read_frame
 from timm_convattn.errors import InputError
 from timm_convattn.files import create_folder, write_json
 
@@ -30,10 +30,12 @@ __all__ = [
     'CLASSES',
     'CLASS_OF_CATEGORY',
     'Classes',
+    'CropOptions',
     'CropSet',
     'build_crops',
     'built_crops',
     'crop_features',
+    'crop_options',
     'load_crops',
     'narrow_crops',
 ]
@@ -43,24 +45,34 @@ ROWS_PER_GROUP = 1_000
 ROWS_PER_SHARD = 20_000
 
 
+class CropOptions(TypedDict, total=False):
+    """Options of `build_crops` that the crops depend on."""
+
+    classes: Classes
+    min_size: int
+    bits: Literal[8, 16]
+    missing: Literal['fail', 'skip']
+    percentiles: list[float]  # for 16-bit frames only
+
+
 @dataclass
 class CropSet:
-    """What a build made: the counts that a person wants to see, and how it was made."""
+    """Counts and options of a folder of crops, as `crops.json` stores them."""
 
-    origin: str  # whose frames they are
+    origin: str  # of the frames
     layout: str
-    is_starter_set: bool  # the paper's data, whose counts its Table 1 gives
+    is_starter_set: bool  # whether the frames are those of the paper's Table 1
     class_names: tuple[str, ...]
-    counts: dict[str, dict[str, int]]  # split -> class -> crops
-    dropped: dict[str, dict[str, int]]  # split -> reason -> boxes (or frames, where the reason says so)
-    options: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]]  # split -> class -> number of crops
+    dropped: dict[str, dict[str, int]]  # split -> reason -> number of boxes, or of frames where the reason says so
+    options: CropOptions = field(default_factory=CropOptions)
 
 
 def crop_features(class_names: tuple[str, ...]) -> datasets.Features:
-    """Describe the columns of a crop.
+    """Return the columns of a crop.
 
-    `image` is a grey PNG of the box, `frame` the stem of the frame's file, `bbox` [x, y, w, h] in pixels of the frame
-    (clipped to it), `source` the frame's path below the folder that the crops were built from.
+    `image` is a grey PNG of the box, `frame` the stem of the frame's file name, `bbox` [x, y, w, h] in pixels of the
+    frame, clipped to it, and `source` the path of the frame relative to the folder that the crops were built from.
     """
     return datasets.Features(
         {
@@ -91,137 +103,143 @@ def build_crops(
 
     Args:
         flir_root: Folder of a FLIR ADAS release, v1.3 or v2.
-        out: Folder to write, which must not exist or be empty. It appears when it is complete.
-        classes: Which classes to keep: person, vehicle, bicycle, dog, or the first two.
+        out: Folder to write, new or empty. It appears when it is complete.
+        classes: Classes to keep: person, vehicle, bicycle, dog, or the first two.
         min_size: Smallest side of a box to keep, in pixels.
-        num_proc: Processes that decode.
+        num_proc: Number of processes that decode.
         missing: What to do with frames that are missing or cannot be decoded.
-        bits: Use the 8-bit frames, or the 16-bit frames.
-        percentiles: For 16-bit frames, what becomes black and white (see `scale_percentiles`).
+        bits: Whether to use the 8-bit or the 16-bit frames.
+        percentiles: For 16-bit frames, the percentiles that become black and white (see `scale_percentiles`).
         progress: Whether to show a progress bar on a terminal.
-        origin: Whose frames they are. None: the FLIR starter set where its counts say so, else frames in its layout.
-        engine: Who decodes: `num_proc` processes of this machine, or the nodes of a Ray cluster, which all have to
-            see the frames under the same path.
-        address: Of the cluster. None: one that is started on this machine, with `num_proc` processors.
+        origin: Description of the frames. None: derived from the layout and the names of the frames.
+        engine: Where to decode: in processes of this machine, or on the nodes of a Ray cluster, which all need to
+            have the frames at the same path.
+        address: Address of the cluster. None: a new one with `num_proc` CPUs on this machine.
 
     Returns:
         Counts and options, which are also written to `out/crops.json`.
 
     Raises:
-        InputError: If `out` holds something, or the folder cannot be read as `read_flir` and `read_frame` say.
+        InputError: If `out` is not empty, no crops are left, or the folder cannot be read (see `read_flir` and
+            `read_frame`).
     """
     if min_size < 1 or num_proc < 1:
         raise InputError(f'min_size is {min_size} and num_proc is {num_proc}, both must be at least 1.')
     flir = read_flir(flir_root, missing, bits)
-    class_names = CLASSES[classes]
+    options = crop_options(classes, min_size, missing, bits, percentiles)
+    crops = CropSet(origin or _origin(flir), flir.layout.name, flir.is_starter_set, CLASSES[classes], {}, {}, options)
+    cut = _Cutter(crops.class_names, min_size, percentiles if bits == 16 else None, skip_broken=missing == 'skip')
     with create_folder(out) as folder:
-        made = CropSet(
-            origin=origin or _origin(flir),
-            layout=flir.layout.name,
-            is_starter_set=flir.is_starter_set,
-            class_names=class_names,
-            counts={},
-            dropped={},
-            options=_options(classes, min_size, missing, bits, percentiles),
-        )
-        cut = partial(
-            _cut_frames,
-            class_names=class_names,
-            min_size=min_size,
-            percentiles=percentiles if bits == 16 else None,
-            skip_broken=missing == 'skip',
-        )
-        with ordered_map(engine, num_proc, address) as map_in_order, _bar(flir, progress) as bar:
+        bar = tqdm(total=len(flir.frames), desc='Cutting crops', unit='frame', disable=None if progress else True)
+        with ordered_map(engine, num_proc, address) as map_in_order, bar:
             for name, split in flir.splits.items():
-                starts = range(0, len(split.frames), FRAMES_PER_TASK)
-                tasks = (split.frames[start : start + FRAMES_PER_TASK] for start in starts)
-                writer = _ShardWriter(folder / 'data', name, crop_features(class_names))
-                dropped = split.dropped.copy()
-                if split.missing:
-                    dropped['frame that is not on disk (frames)'] += len(split.missing)
-                for rows, lost, num_frames in map_in_order(cut, tasks):
-                    writer.write(rows)
-                    dropped.update(lost)
-                    bar.update(num_frames)
-                writer.close()
-                made.counts[name] = {label: writer.labels[index] for index, label in enumerate(class_names)}
-                made.dropped[name] = dict(sorted(dropped.items()))
-        if not any(sum(counts.values()) for counts in made.counts.values()):
-            raise InputError(f'{flir_root} has no box of {", ".join(class_names)} to make a crop of.')
-        write_json(folder / 'crops.json', vars(made))
-    return made
+                writer = _ShardWriter(folder / 'data', name, crop_features(crops.class_names))
+                crops.dropped[name] = _write_split(split, writer, cut, map_in_order, bar)
+                crops.counts[name] = {label: writer.labels[index] for index, label in enumerate(crops.class_names)}
+        if not any(sum(counts.values()) for counts in crops.counts.values()):
+            raise InputError(f'{flir_root} has no box of {", ".join(crops.class_names)} to make a crop of.')
+        write_json(folder / 'crops.json', vars(crops))
+    return crops
 
 
-def built_crops(folder: Path, options: dict[str, Any] | None = None) -> CropSet | None:
-    """Read what a build made, None where there is none.
+def _write_split(
+    split: Split, writer: '_ShardWriter', cut: '_Cutter', map_in_order: OrderedMap, bar: 'tqdm[None]'
+) -> dict[str, int]:
+    """Write the crops of a split and return the number of dropped boxes by reason."""
+    dropped = split.dropped.copy()
+    if split.missing:
+        dropped['frame that is not on disk (frames)'] += len(split.missing)
+    starts = range(0, len(split.frames), FRAMES_PER_TASK)
+    tasks = (split.frames[start : start + FRAMES_PER_TASK] for start in starts)
+    for rows, dropped_by_task, num_frames in map_in_order(cut, tasks):
+        writer.write(rows)
+        dropped.update(dropped_by_task)
+        bar.update(num_frames)
+    writer.close()
+    return dict(sorted(dropped.items()))
+
+
+def crop_options(
+    classes: Classes,
+    min_size: int,
+    missing: Literal['fail', 'skip'],
+    bits: Literal[8, 16],
+    percentiles: tuple[float, float],
+) -> CropOptions:
+    """Return the options of `build_crops` that the crops depend on."""
+    options: CropOptions = {'classes': classes, 'min_size': min_size, 'bits': bits, 'missing': missing}
+    return {**options, 'percentiles': list(percentiles)} if bits == 16 else options
+
+
+def built_crops(folder: Path, options: CropOptions | None = None) -> CropSet | None:
+    """Read `crops.json` of a folder that `build_crops` wrote; None if there is none.
 
     Args:
-        folder: What `build_crops` wrote.
-        options: Those of `build_crops` that decide what the crops are; None takes any.
+        folder: The folder.
+        options: Expected options. None: any.
 
     Raises:
-        InputError: If it was built with other options.
+        InputError: If the file cannot be read, or the crops were built with other options.
     """
     if not (folder / 'crops.json').is_file():
         return None
     try:
-        made = CropSet(**json.loads((folder / 'crops.json').read_text()))
-        sum(sum(counts.values()) for counts in made.counts.values())
+        crops = CropSet(**json.loads((folder / 'crops.json').read_text()))
+        sum(sum(counts.values()) for counts in crops.counts.values())
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f'{folder / "crops.json"} cannot be read ({error}). Build the crops again.') from error
-    if options is not None and made.options != _options(**options):
+    if options is not None and crops.options != options:
         raise InputError(
-            f'{folder} was built with other options: {made.options}. Give another folder, or the same options.'
+            f'{folder} was built with other options: {crops.options}. Use another folder, or the same options.'
         )
-    return made
+    return crops
 
 
 def narrow_crops(folder: Path, out: Path, classes: Classes) -> CropSet:
-    """Write those crops of a folder that are of fewer classes as a data set of its own, a row group at a time.
+    """Write the crops of fewer classes as a new data set, one row group at a time.
 
     Args:
-        folder: What `build_crops` wrote.
-        out: Folder to write, which must not exist or be empty.
-        classes: The classes to keep.
+        folder: Folder that `build_crops` wrote.
+        out: Folder to write, new or empty.
+        classes: Classes to keep.
 
     Returns:
         Counts and options, which are also written to `out/crops.json`.
 
     Raises:
-        InputError: If `folder` was not built, or lacks one of the classes.
+        InputError: If `folder` has no `crops.json`, or lacks one of the classes.
     """
-    whole, names = built_crops(folder), CLASSES[classes]
-    if whole is None or not set(names) <= set(whole.class_names):
+    built, names = built_crops(folder), CLASSES[classes]
+    if built is None or not set(names) <= set(built.class_names):
         raise InputError(f'{folder} has no crops of {", ".join(names)} to choose from.')
-    kept = {whole.class_names.index(name): label for label, name in enumerate(names)}
-    made = replace(whole, class_names=names, counts={}, dropped={}, options={**whole.options, 'classes': classes})
-    with create_folder(out) as beside:
-        for split, counts in whole.counts.items():
-            writer = _ShardWriter(beside / 'data', split, crop_features(names))
-            for shard in sorted((folder / 'data').glob(f'{split}-*.parquet')):
-                for batch in pq.ParquetFile(shard).iter_batches(ROWS_PER_GROUP):
-                    rows = pa.Table.from_batches([batch])
-                    rows = rows.filter(pc.is_in(rows['label'], pa.array(list(kept))))
-                    labels = pa.array([kept[label] for label in rows['label'].to_pylist()], pa.int64())
-                    writer.write(rows.set_column(rows.schema.get_field_index('label'), 'label', labels))
+    old_labels = [built.class_names.index(name) for name in names]
+    crops = replace(built, class_names=names, counts={}, dropped={}, options={**built.options, 'classes': classes})
+    with create_folder(out) as temporary:
+        for split, counts in built.counts.items():
+            writer = _ShardWriter(temporary / 'data', split, crop_features(names))
+            for rows in _relabelled(folder / 'data', split, old_labels):
+                writer.write(rows)
             writer.close()
-            made.counts[split] = {name: counts[name] for name in names}
+            crops.counts[split] = {name: counts[name] for name in names}
             unused = {f'class that is not used: {name}': n for name, n in counts.items() if name not in names and n}
-            made.dropped[split] = dict(sorted({**whole.dropped[split], **unused}.items()))
-        write_json(beside / 'crops.json', vars(made))
-    return made
+            crops.dropped[split] = dict(sorted({**built.dropped[split], **unused}.items()))
+        write_json(temporary / 'crops.json', vars(crops))
+    return crops
+
+
+def _relabelled(folder: Path, split: str, old_labels: list[int]) -> Iterator[pa.Table]:
+    """Yield the rows with one of the labels; their new label is its index in `old_labels`."""
+    for shard in sorted(folder.glob(f'{split}-*.parquet')):
+        for batch in pq.ParquetFile(shard).iter_batches(ROWS_PER_GROUP):
+            rows = pa.Table.from_batches([batch])
+            rows = rows.filter(pc.is_in(rows['label'], pa.array(old_labels)))
+            labels = pa.array([old_labels.index(label) for label in rows['label'].to_pylist()], pa.int64())
+            yield rows.set_column(rows.schema.get_field_index('label'), 'label', labels)
 
 
 def load_crops(source: Path | str, configuration: str | None = None) -> datasets.DatasetDict:
     """Open a folder of crops, or a data set on the Hub, as `datasets.load_dataset` does."""
     return datasets.load_dataset(str(source), configuration)
-
-
-def _options(
-    classes: Classes, min_size: int, missing: str, bits: int, percentiles: tuple[float, float]
-) -> dict[str, Any]:
-    options: dict[str, Any] = {'classes': classes, 'min_size': min_size, 'bits': bits, 'missing': missing}
-    return options | ({'percentiles': list(percentiles)} if bits == 16 else {})
 
 
 def _origin(flir: FlirFolder) -> str:
@@ -230,57 +248,68 @@ def _origin(flir: FlirFolder) -> str:
     return f'frames laid out as {flir.layout.name}'
 
 
-def _cut_frames(
-    frames: list[Frame],
-    class_names: tuple[str, ...],
-    min_size: int,
-    percentiles: tuple[float, float] | None,
-    skip_broken: bool,
-) -> tuple[pa.Table, Counter[str], int]:
-    """Decode some frames and cut their boxes out: rows, reasons for what was left out, number of frames."""
-    schema = crop_features(class_names).arrow_schema
-    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-    dropped: Counter[str] = Counter()
-    for frame in frames:
-        wanted = []
-        for box in frame.boxes:
-            label = CLASS_OF_CATEGORY.get(box.category)
-            if label not in class_names:
-                dropped[f'category that is not used: {box.category}'] += 1
-            elif min(box.w, box.h) < min_size:
-                dropped[f'box under {min_size} pixels'] += 1
-            else:
-                wanted.append((class_names.index(label), box))
-        if not wanted:
-            continue
+@dataclass(frozen=True)
+class _Cutter:
+    """Decodes frames and cuts out their boxes; picklable for worker processes."""
+
+    class_names: tuple[str, ...]
+    min_size: int
+    percentiles: tuple[float, float] | None
+    skip_broken: bool
+
+    def __call__(self, frames: list[Frame]) -> tuple[pa.Table, Counter[str], int]:
+        """Return the rows, the number of dropped boxes by reason, and the number of frames."""
+        schema = crop_features(self.class_names).arrow_schema
+        rows: list[dict[str, object]] = []
+        dropped: Counter[str] = Counter()
+        for frame in frames:
+            rows += self._cut(frame, dropped)
+        return pa.Table.from_pylist(rows, schema=schema), dropped, len(frames)
+
+    def _cut(self, frame: Frame, dropped: Counter[str]) -> list[dict[str, object]]:
+        chosen = [(label, box) for box in frame.boxes if (label := self._label(box, dropped)) is not None]
+        if not chosen:
+            return []
         try:
-            image = read_frame(frame, percentiles)
+            image = read_frame(frame, self.percentiles)
         except InputError:
-            if not skip_broken:
+            if not self.skip_broken:
                 raise
             dropped['frame that cannot be decoded (frames)'] += 1
-            continue
-        stem = frame.stem
-        for index, (label_index, box) in enumerate(wanted):
-            columns['image'].append({'bytes': _encode_png(box.cut(image)), 'path': f'{stem}_{index}.png'})
-            columns['label'].append(label_index)
-            columns['frame'].append(stem)
-            columns['bbox'].append([box.x, box.y, box.w, box.h])
-            columns['source'].append(frame.source)
-    return pa.Table.from_pydict(columns, schema=schema), dropped, len(frames)
+            return []
+        return [
+            {
+                'image': {'bytes': _encode_png(box.cut(image)), 'path': f'{frame.stem}_{index}.png'},
+                'label': label,
+                'frame': frame.stem,
+                'bbox': [box.x, box.y, box.w, box.h],
+                'source': frame.source,
+            }
+            for index, (label, box) in enumerate(chosen)
+        ]
+
+    def _label(self, box: Box, dropped: Counter[str]) -> int | None:
+        name = CLASS_OF_CATEGORY.get(box.category)
+        if name not in self.class_names:
+            dropped[f'category that is not used: {box.category}'] += 1
+        elif min(box.w, box.h) < self.min_size:
+            dropped[f'box under {self.min_size} pixels'] += 1
+        else:
+            return self.class_names.index(name)
+        return None
 
 
 def _encode_png(crop: Image.Image) -> bytes:
-    """Encode a crop without a search for repetitions: crops hold noise, where that costs time and gains nothing."""
+    """Encode a crop with Huffman coding alone: in noise, a search for repetitions takes time and finds none."""
     buffer = io.BytesIO()
     crop.save(buffer, format='PNG', compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY)
     return buffer.getvalue()
 
 
 class _ShardWriter:
-    """Writes rows to Parquet shards named as the Hub names them, a row group at a time.
+    """Writes rows to Parquet shards, named as on the Hub, one row group at a time.
 
-    A split without rows gets no shard: `datasets` cannot open an empty one.
+    A split without rows gets no shard, because `datasets` cannot open an empty one.
     """
 
     def __init__(self, folder: Path, split: str, features: datasets.Features) -> None:
@@ -325,7 +354,3 @@ class _ShardWriter:
         if self.writer is not None:
             self.writer.close()
             self.writer = None
-
-
-def _bar(flir: FlirFolder, progress: bool) -> Any:
-    return tqdm(total=len(flir.frames), desc='Cutting crops', unit='frame', disable=None if progress else True)

@@ -1,4 +1,4 @@
-"""Where crops come from: a folder of Parquet shards, a data set on the Hub, or the embedded thermal scenes."""
+"""Sources of crops: a folder of Parquet shards, a data set on the Hub, or the embedded thermal scenes."""
 
 import hashlib
 import os
@@ -42,15 +42,15 @@ def open_crops(source: str | None, splits: tuple[str, ...], configuration: str |
 
     Args:
         source: A folder that `build_dataset.py` wrote, the id of a data set on the Hub, or None for the embedded
-            thermal scenes, which are drawn at the first use.
+            thermal scenes, which are drawn on first use.
         splits: The splits that are needed.
-        configuration: Which configuration of a data set on the Hub, its default one if None.
+        configuration: Configuration of a data set on the Hub. None: its default one.
 
     Returns:
         The splits, with columns `image` (`Image`) and `label` (`ClassLabel`) at least.
 
     Raises:
-        InputError: If there is no such data set, it cannot be reached, or it lacks a split, a column or class names.
+        InputError: If there is no such data set, it cannot be reached, or a split, column or label is missing.
     """
     name = locate_source(source)
     with explain_source(name):
@@ -66,10 +66,10 @@ def open_crops(source: str | None, splits: tuple[str, ...], configuration: str |
 
 
 def locate_source(source: str | None) -> str:
-    """Name the folder or the data set on the Hub to open; the embedded scenes are drawn where the cache lacks them.
+    """Return the folder or the id on the Hub to open; embedded scenes that are not in the cache are drawn.
 
     Raises:
-        InputError: If it is a folder of frames, of which no crops are cut yet.
+        InputError: If it is a folder of frames.
     """
     if source is None:
         return str(scene_crops())
@@ -80,10 +80,10 @@ def locate_source(source: str | None) -> str:
 
 @contextmanager
 def explain_source(name: str) -> Iterator[None]:
-    """Turn what fails while a data set is opened into a sentence.
+    """Turn failures to open a data set into an `InputError`.
 
     Raises:
-        InputError: If it is not there, cannot be reached, or is no data set.
+        InputError: If it does not exist, cannot be reached, or is not a data set.
     """
     if not Path(name).exists() and re.fullmatch(r'[\w.-]+/[\w.-]+', name):
         with explain_hub_failures(name, f'find a folder {name}, nor open the data set'):
@@ -94,29 +94,29 @@ def explain_source(name: str) -> Iterator[None]:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise InputError(
             f'{name} could not be opened as a data set of crops ({type(error).__name__}: {error}). '
-            'Give a folder that build_dataset.py wrote, or the id of a data set on the Hub.'
+            'Use a folder that build_dataset.py wrote, or the id of a data set on the Hub.'
         ) from error
 
 
 def describe_source(source: str | None) -> str:
-    """Name where crops come from, for people and records."""
+    """Describe the source of crops, for messages and records."""
     return EMBEDDED_SCENES if source is None else source
 
 
 def describe_origin(source: str | None) -> str:
-    """Name whose frames the crops are cut from, which for a folder its `crops.json` says."""
-    made = None if source is None else built_crops(Path(source))
-    return describe_source(source) if made is None else made.origin
+    """Describe the frames that crops were cut from, which `crops.json` of a folder records."""
+    built = None if source is None else built_crops(Path(source))
+    return describe_source(source) if built is None else built.origin
 
 
 def class_names_of(crops: Any) -> list[str]:
-    """Give the names of the classes, in the order of the labels."""
+    """Return the names of the classes, in the order of the labels."""
     names: list[str] = crops.features['label'].names
     return names
 
 
 def content_hash(crops: datasets.Dataset) -> str:
-    """Hash the encoded images and the labels, in their order: equal where the crops are equal, wherever they lie."""
+    """Return a hash of the encoded images and the labels, in their order; the location of the crops does not matter."""
     digest = hashlib.sha256()
     columns = crops.select_columns(['image', 'label']).cast_column('image', datasets.Image(decode=False))
     for batch in columns.iter(1_000):
@@ -127,35 +127,38 @@ def content_hash(crops: datasets.Dataset) -> str:
 
 
 def cache_folder() -> Path:
-    """Give the folder where this package keeps what it can make again."""
+    """Return the cache folder of this package."""
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'timm_convattn'
 
 
 def scene_crops(seed: int = 0) -> Path:
-    """Give the folder of the embedded scenes' crops; draw the scenes and cut the crops where the cache lacks them."""
+    """Return the folder with the crops of the embedded scenes; create it if it is not in the cache."""
     folder = cache_folder() / f'scene_crops-v{thermal_scenes.VERSION}-seed{seed}'
     if not folder.exists():
-        with tempfile.TemporaryDirectory(prefix='thermal_scenes.') as frames:
-            thermal_scenes.write_scenes(Path(frames) / 'flir', seed=seed)
-            try:
-                build_crops(Path(frames) / 'flir', folder, progress=False, origin=EMBEDDED_SCENES)
-            except (InputError, OSError):
-                if not folder.exists():  # else another process was faster, with the same crops
-                    raise
+        try:
+            _build_scene_crops(folder, seed)
+        except (InputError, OSError):
+            if not folder.exists():  # else another process built the same crops first
+                raise
     return folder
 
 
+def _build_scene_crops(folder: Path, seed: int) -> None:
+    with tempfile.TemporaryDirectory(prefix='thermal_scenes.') as frames:
+        thermal_scenes.write_scenes(Path(frames) / 'flir', seed=seed)
+        build_crops(Path(frames) / 'flir', folder, progress=False, origin=EMBEDDED_SCENES)
+
+
 def copy_scene_crops(out: Path) -> CropSet:
-    """Write the crops of the embedded scenes to a folder, which must not exist or be empty."""
-    with create_folder(out) as beside:
-        shutil.copytree(scene_crops(), beside, dirs_exist_ok=True)
-    return cast(CropSet, built_crops(out))  # it has just been copied
+    """Write the crops of the embedded scenes to a new or empty folder."""
+    with create_folder(out) as folder:
+        shutil.copytree(scene_crops(), folder, dirs_exist_ok=True)
+    return cast(CropSet, built_crops(out))
 
 
 def _refuse_flir_folder(folder: Path) -> None:
-    if any((folder / place).is_dir() for layout in LAYOUTS for place in layout.splits.values()) and not any(
-        folder.glob('**/*.parquet')
-    ):
+    splits = [folder / split for layout in LAYOUTS for split in layout.splits.values()]
+    if any(split.is_dir() for split in splits) and not any(folder.glob('**/*.parquet')):
         raise InputError(
             f'{folder} holds frames, not crops. Cut the crops first: '
             f'python train_scripts/build_dataset.py --flir-root {folder} --out CROPS'
@@ -163,30 +166,30 @@ def _refuse_flir_folder(folder: Path) -> None:
 
 
 def _check_labels(crops: datasets.Dataset, name: str) -> None:
-    """Refuse labels that are no class, which data sets give to samples that nobody labelled."""
+    """Refuse labels outside of the classes, which data sets have for samples without a label."""
     num_classes = len(class_names_of(crops))
     labels = crops['label'][:]
     wrong = [index for index, label in enumerate(labels) if label is None or not 0 <= label < num_classes]
     if wrong:
         raise InputError(
             f'{name}: {len(wrong)} crops have labels that are none of the {num_classes} classes, the first is crop '
-            f'{wrong[0]} with {labels[wrong[0]]}. Leave them out.'
+            f'{wrong[0]} with {labels[wrong[0]]}. Remove these crops.'
         )
 
 
 def check_columns(crops: datasets.Dataset | datasets.IterableDataset, name: str) -> None:
-    """Refuse a data set that has no images, or no labels with names.
+    """Refuse a data set without images, or without labels that have names.
 
     Raises:
-        InputError: Naming the columns that are there.
+        InputError: If a column is missing or has another type.
     """
     wanted = {'image': datasets.Image, 'label': datasets.ClassLabel}
-    features = crops.features or {}  # a stream of something else may not know them
+    features = crops.features or {}  # None for some streams
     for column, kind in wanted.items():
         seen = features.get(column)
         if not isinstance(seen, kind):
             columns = ', '.join(f'{key} ({type(value).__name__})' for key, value in features.items())
             raise InputError(
                 f'{name}: the column "{column}" is {"missing" if seen is None else type(seen).__name__}, wanted '
-                f'{kind.__name__}. Its columns are {columns}. build_dataset.py writes what is wanted.'
+                f'{kind.__name__}. Its columns are {columns}. Use crops that build_dataset.py wrote.'
             )

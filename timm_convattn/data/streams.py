@@ -1,7 +1,6 @@
-"""Crops that are read while they are used, from the Hub or from a folder: they never lie on this disk as a whole."""
+"""Crops streamed from the Hub or from a folder, which need not fit on this disk."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import datasets
 import torch
@@ -13,15 +12,15 @@ from timm_convattn.errors import InputError
 
 __all__ = ['CropStream', 'StreamedImages', 'open_stream']
 
-SHUFFLE_BUFFER = 10_000  # encoded crops, of a kilobyte or so each
+SHUFFLE_BUFFER = 10_000  # encoded crops, of about a kilobyte each
 
 
 class CropStream:
-    """A split of a data set that can be read from its beginning, as often as wanted.
+    """A split of a data set that is read from its start each time.
 
     Args:
-        rows: Columns `image`, encoded, and `label`.
-        labels: All labels, in their order.
+        rows: Rows with `image`, encoded, and `label`.
+        labels: Labels of all rows, in their order.
     """
 
     def __init__(self, rows: datasets.IterableDataset, labels: list[int]) -> None:
@@ -37,46 +36,45 @@ class CropStream:
         return self.rows.features
 
     def take(self, count: int) -> 'CropStream':
-        """Give the first crops."""
+        """Return a stream of the first crops."""
         return CropStream(self.rows.take(count), self.labels[:count])
 
     def load(self) -> datasets.Dataset:
-        """Read all of it into memory."""
-        return datasets.Dataset.from_list(list(self.rows), features=self.features).cast_column(
-            'image', datasets.Image()
-        )
+        """Read all crops into memory."""
+        rows = datasets.Dataset.from_list(list(self.rows), features=self.features)
+        return rows.cast_column('image', datasets.Image())
 
 
 def open_stream(source: str | None, split: str, configuration: str | None = None) -> CropStream:
-    """Open a split of a data set of crops as a stream. Of the crops themselves nothing is read yet but the labels.
+    """Open a split of a data set of crops as a stream; only its labels are read at once.
 
     Args:
         source: A folder that `build_dataset.py` wrote, the id of a data set on the Hub, or None for the embedded
             thermal scenes.
         split: The split.
-        configuration: Which configuration of a data set on the Hub, its default one if None.
+        configuration: Configuration of a data set on the Hub. None: its default one.
 
     Raises:
-        InputError: If there is no such data set, it cannot be reached, or it lacks the split, a column or class names.
+        InputError: If there is no such data set, it cannot be reached, or the split or a column is missing.
     """
     name = locate_source(source)
     with explain_source(name):
         builder = datasets.load_dataset_builder(name, configuration)
         rows = builder.as_streaming_dataset(split)
         check_columns(rows, f'{name}, split {split}')
-        some = {'columns': ['label']} if hasattr(builder.config, 'columns') else {}  # Parquet reads no others then
-        labels = datasets.load_dataset_builder(name, configuration, **some).as_streaming_dataset(split)
-        counted = [row['label'] for row in labels.select_columns(['label'])]
-    if not counted:
+        only = {'columns': ['label']} if hasattr(builder.config, 'columns') else {}  # Parquet then skips the images
+        label_rows = datasets.load_dataset_builder(name, configuration, **only).as_streaming_dataset(split)
+        labels = [row['label'] for row in label_rows.select_columns(['label'])]
+    if not labels:
         raise InputError(f'{name} has no crops in {split}.')
     rows = rows.select_columns(['image', 'label']).cast_column('image', datasets.Image(decode=False))
-    return CropStream(rows, counted)
+    return CropStream(rows, labels)
 
 
 class StreamedImages(torch.utils.data.IterableDataset[tuple[torch.Tensor, int, int]]):
-    """The crops of a stream as (image, label, index), shuffled within a buffer, the image put through a transform.
+    """The crops of a stream as (image, label, index), shuffled within a buffer, with a transform applied to the image.
 
-    The order depends on (seed, epoch) alone; the index is the crop's place in the stream.
+    The order depends on (seed, epoch) alone; the index is the position of the crop in the stream.
 
     Args:
         crops: The stream.
@@ -96,7 +94,7 @@ class StreamedImages(torch.utils.data.IterableDataset[tuple[torch.Tensor, int, i
         self.transform = transform
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives."""
+        """Set the epoch of the next iteration."""
         self.rows.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -108,5 +106,5 @@ class StreamedImages(torch.utils.data.IterableDataset[tuple[torch.Tensor, int, i
             yield self.transform(image), row['label'], row['index']
 
 
-def _number(row: dict[str, Any], index: int) -> dict[str, Any]:
+def _number(row: dict[str, object], index: int) -> dict[str, object]:
     return {**row, 'index': index}
