@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 
 from timm_convattn.layers.conv_attn import downsample
-from timm_convattn.layers.rel_mha import RelMha2d, attention_widths
+from timm_convattn.layers.rel_mha import FactoryArgs, RelMha2d, attention_widths
 
 __all__ = ['AugConv2d']
 
@@ -62,7 +62,7 @@ class AugConv2d(nn.Conv2d):
         dtype: torch.dtype | None = None,
         **attn_args: Any,
     ) -> None:
-        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        dd: FactoryArgs = {'device': device, 'dtype': dtype}
         dim_head, dim_attn = attention_widths(out_channels, num_heads, qk_ratio, v_ratio)
         if dim_attn >= out_channels:
             raise ValueError(f'v_ratio={v_ratio} leaves no filter to the convolution, it must be below 1.')

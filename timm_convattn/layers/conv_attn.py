@@ -15,7 +15,7 @@ import torch
 import torch.nn as nn
 from timm.layers import ConvNormAct, to_2tuple
 
-from timm_convattn.layers.rel_mha import RelMha2d, attention_widths
+from timm_convattn.layers.rel_mha import FactoryArgs, RelMha2d, attention_widths
 
 __all__ = ['AttnArgs', 'ConvAttn', 'ConvAttnStage', 'Transition', 'added_parts', 'downsample', 'split_attn_args']
 
@@ -115,7 +115,7 @@ class ConvAttn(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        dd: FactoryArgs = {'device': device, 'dtype': dtype}
         super().__init__()
         dim_head, dim_attn = attention_widths(dim_out, num_heads, qk_ratio, v_ratio)
         self.dim_out = dim_out
@@ -256,7 +256,7 @@ class ConvAttnStage(nn.Sequential):
         dtype: torch.dtype | None = None,
         **attn_args: Unpack[AttnArgs],
     ) -> None:
-        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        dd: FactoryArgs = {'device': device, 'dtype': dtype}
         super().__init__()
         if len(blocks) == 0:
             raise ValueError('The stage got no blocks, it needs at least one to be its convolutional path.')

@@ -12,7 +12,7 @@ queries and keys and no mask, which any fused kernel computes. On a CPU `blockwi
 logits of a few queries at a time.
 """
 
-from typing import Any, Final
+from typing import Final, TypedDict
 
 import torch
 import torch.fx
@@ -24,6 +24,7 @@ from timm_convattn.layers.blockwise import blockwise_attention
 from timm_convattn.layers.pointwise import PointwiseConv2d
 
 __all__ = [
+    'FactoryArgs',
     'RelMha2d',
     'attend',
     'attention_widths',
@@ -33,6 +34,13 @@ __all__ = [
     'position_tables',
     'resample_table',
 ]
+
+
+class FactoryArgs(TypedDict):
+    """Device and type of new parameters."""
+
+    device: torch.device | str | None
+    dtype: torch.dtype | None
 
 
 def check_heads(name: str, width: int, num_heads: int) -> None:
@@ -265,7 +273,7 @@ class RelMha2d(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        dd: FactoryArgs = {'device': device, 'dtype': dtype}
         super().__init__()
         dim_out = dim_out or dim
         height, width = to_2tuple(feat_size)

@@ -67,11 +67,10 @@ def _fit_table(key: str, table: torch.Tensor, wanted: torch.Tensor) -> torch.Ten
 
 def _keep_first_filters(found: StateDict, model: nn.Module) -> None:
     """Cut the backbone's convolutions to the filters that the attention-augmented ones keep."""
-    for name, module in model.named_modules():
-        if isinstance(module, AugConv2d):
-            for key in (f'{name}.weight', f'{name}.bias'):
-                if key in found:
-                    found[key] = found[key][: len(module.weight)]
+    convs = [(name, len(module.weight)) for name, module in model.named_modules() if isinstance(module, AugConv2d)]
+    for key, kept in [(f'{name}.{part}', kept) for name, kept in convs for part in ('weight', 'bias')]:
+        if key in found:
+            found[key] = found[key][:kept]
 
 
 def pad_classifier(weight: torch.Tensor, num_features: int) -> torch.Tensor:

@@ -5,19 +5,19 @@ The backbones are timm's ResNets ("Deep Residual Learning for Image Recognition"
 """
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn as nn
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import get_act_layer, get_norm_layer, to_2tuple
 from timm.models import ResNet, build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models._input import update_model_input_size  # no public path in timm 1.0.31
 from timm.models.resnet import BasicBlock, Bottleneck
 
 from timm_convattn.layers import AugConv2d, ConvAttnStage
 from timm_convattn.layers.conv_attn import split_attn_args
-from timm_convattn.layers.rel_mha import position_tables
+from timm_convattn.layers.rel_mha import FactoryArgs
+from timm_convattn.models._base import AttnModel, create_cfg
 from timm_convattn.models._pretrained import StateDict, fit_checkpoint, pad_classifier
 
 __all__ = ['AAResNet', 'AResNet', 'checkpoint_filter_fn']
@@ -25,7 +25,7 @@ __all__ = ['AAResNet', 'AResNet', 'checkpoint_filter_fn']
 Model = TypeVar('Model', bound=nn.Module)
 
 
-class AResNet(ResNet):
+class AResNet(AttnModel, ResNet):
     """A ResNet with the paper's stage 4 (Fig. 4): one convolution-attention block for each residual block.
 
     Every residual block is the convolutional path of such a block (Eq. 7: it adds X itself), in parallel to relative
@@ -72,7 +72,7 @@ class AResNet(ResNet):
         dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
-        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        dd: FactoryArgs = {'device': device, 'dtype': dtype}
         attn_args, kwargs = split_attn_args(kwargs)
         super().__init__(
             block, layers, num_classes, in_chans, act_layer=act_layer, norm_layer=norm_layer, **kwargs, **dd
@@ -93,18 +93,11 @@ class AResNet(ResNet):
         self.num_features = stage4['num_chs'] = self.layer4.num_features
         self.reset_classifier(num_classes)
 
-    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
-        """Rebuild the position tables for another image size in pixels, by resampling the current ones."""
+    def _set_feat_size(self, img_size: tuple[int, int]) -> None:
         self.layer4.set_feat_size(_stage3_size(self, img_size))
-        update_model_input_size(self, img_size)
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of the position tables, which are embeddings that weight decay should skip."""
-        return position_tables(self)
 
 
-class AAResNet(ResNet):
+class AAResNet(AttnModel, ResNet):
     """A ResNet whose 3x3 convolutions of stage 4 are attention-augmented: the paper's baseline (Bello et al., 2019).
 
     In each block of stage 4 an `AugConv2d` of the same width replaces the 3x3 convolution: the only one of a bottleneck
@@ -137,7 +130,7 @@ class AAResNet(ResNet):
         dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
-        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        dd: FactoryArgs = {'device': device, 'dtype': dtype}
         attn_args, kwargs = split_attn_args(kwargs)
         super().__init__(block, layers, num_classes, in_chans, **kwargs, **dd)
         self.augmented = 'conv2' if block is Bottleneck else 'conv1'  # name of each block's convolution
@@ -148,19 +141,12 @@ class AAResNet(ResNet):
             setattr(residual, self.augmented, conv)
             size = conv.output_size(size)
 
-    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
-        """Rebuild the position tables for another image size in pixels, by resampling the current ones."""
+    def _set_feat_size(self, img_size: tuple[int, int]) -> None:
         size = _stage3_size(self, img_size)
         for residual in self.layer4:
             conv = getattr(residual, self.augmented)
             conv.attn.set_feat_size(size)
             size = conv.output_size(size)
-        update_model_input_size(self, img_size)
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of the position tables, which are embeddings that weight decay should skip."""
-        return position_tables(self)
 
 
 def _stage3_size(model: ResNet, img_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -174,13 +160,6 @@ def checkpoint_filter_fn(state_dict: StateDict, model: AResNet | AAResNet) -> St
     """Fit a checkpoint of this architecture, or of the plain ResNet, to a model.
 
     The first filters are kept of a convolution that became attention-augmented.
-
-    Args:
-        state_dict: The checkpoint.
-        model: The model to be loaded.
-
-    Returns:
-        The entries under the model's names.
 
     Raises:
         ValueError: If the checkpoint does not fit.
@@ -207,26 +186,17 @@ def _create(model_cls: type[Model], variant: str, pretrained: bool, **kwargs: An
     return model
 
 
-def _cfg(url: str = '', **kwargs: Any) -> dict[str, Any]:
-    return {
-        'url': url,
-        'num_classes': 1000,
-        'input_size': (3, 224, 224),
-        'pool_size': (7, 7),
-        'crop_pct': 0.95,
-        'test_input_size': (3, 288, 288),
-        'test_crop_pct': 1.0,
-        'interpolation': 'bicubic',
-        'mean': IMAGENET_DEFAULT_MEAN,
-        'std': IMAGENET_DEFAULT_STD,
-        'first_conv': 'conv1',
-        'classifier': 'fc',
-        'license': 'apache-2.0',
-        'origin_url': 'https://github.com/huggingface/pytorch-image-models',
-        'paper_ids': 'arXiv:2110.00476',
-        **kwargs,
-    }
-
+_cfg = partial(
+    create_cfg,
+    crop_pct=0.95,
+    test_input_size=(3, 288, 288),
+    test_crop_pct=1.0,
+    interpolation='bicubic',
+    first_conv='conv1',
+    classifier='fc',
+    origin_url='https://github.com/huggingface/pytorch-image-models',
+    paper_ids='arXiv:2110.00476',
+)
 
 # The weights are the backbone's: after the filter the model computes what the backbone computes or, where convolutions
 # are attention-augmented, keeps the backbone's first filters.

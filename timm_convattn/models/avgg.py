@@ -4,19 +4,19 @@ Paper: "Augmented CNN models with relative multi-head attention for target recog
 The backbones are timm's VGGs ("Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv:1409.1556).
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn as nn
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead, get_norm_layer, to_2tuple
 from timm.models import VGG, build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models._input import update_model_input_size  # no public path in timm 1.0.31
 from timm.models.vgg import cfgs as vgg_cfgs
 
 from timm_convattn.layers import AugConv2d, ConvAttn
 from timm_convattn.layers.conv_attn import split_attn_args
-from timm_convattn.layers.rel_mha import RelMha2d, position_tables
+from timm_convattn.layers.rel_mha import FactoryArgs, RelMha2d
+from timm_convattn.models._base import AttnModel, create_cfg
 from timm_convattn.models._pretrained import StateDict, fit_checkpoint, pad_classifier
 
 __all__ = ['AAVgg', 'AVgg', 'PooledVgg', 'checkpoint_filter_fn']
@@ -24,7 +24,7 @@ __all__ = ['AAVgg', 'AVgg', 'PooledVgg', 'checkpoint_filter_fn']
 Model = TypeVar('Model', bound=nn.Module)
 
 
-class PooledVgg(VGG):
+class PooledVgg(AttnModel, VGG):
     """A VGG whose head is a global average pool, dropout and a linear layer, not two wide layers on a 7x7 map.
 
     The paper compares its networks under one head (section 4.3): this is its plain VGG16, and the base class here.
@@ -56,7 +56,7 @@ class PooledVgg(VGG):
         dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
-        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        dd: FactoryArgs = {'device': device, 'dtype': dtype}
         # tiny head, replaced below
         super().__init__(cfg, 0, in_chans, mlp_ratio=1 / 4096, norm_layer=norm_layer, **kwargs, **dd)
         self.num_classes = num_classes
@@ -81,17 +81,10 @@ class PooledVgg(VGG):
         x = self.features(x)
         return x
 
-    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
-        """Rebuild the position tables for another image size in pixels, by resampling the current ones."""
+    def _set_feat_size(self, img_size: tuple[int, int]) -> None:
         for module in self.modules():
             if isinstance(module, RelMha2d):  # all attentions read a map of the size of stage 5's input
                 module.set_feat_size(_stage5_size(img_size))
-        update_model_input_size(self, img_size)
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of the position tables, which are embeddings that weight decay should skip."""
-        return position_tables(self)
 
 
 class AVgg(PooledVgg):
@@ -132,7 +125,7 @@ class AVgg(PooledVgg):
         dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
-        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        dd: FactoryArgs = {'device': device, 'dtype': dtype}
         attn_args, kwargs = split_attn_args(kwargs)
         super().__init__(cfg, num_classes, in_chans, norm_layer, global_pool, **kwargs, **dd)
         dim, dim_out = self.feature_info[-3]['num_chs'], self.feature_info[-2]['num_chs']
@@ -185,7 +178,7 @@ class AAVgg(PooledVgg):
         dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
-        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        dd: FactoryArgs = {'device': device, 'dtype': dtype}
         attn_args, kwargs = split_attn_args(kwargs)
         super().__init__(cfg, num_classes, in_chans, **kwargs, **dd)
         for index in range(self.stage5, len(self.features)):
@@ -208,13 +201,6 @@ def checkpoint_filter_fn(state_dict: StateDict, model: PooledVgg) -> StateDict:
     """Fit a checkpoint of this architecture, or of the plain VGG, to a model.
 
     The first filters are kept of a convolution that became attention-augmented; timm's two wide layers are dropped.
-
-    Args:
-        state_dict: The checkpoint.
-        model: The model to be loaded.
-
-    Returns:
-        The entries under the model's names.
 
     Raises:
         ValueError: If the checkpoint does not fit.
@@ -253,23 +239,8 @@ def _create(model_cls: type[Model], variant: str, pretrained: bool, **kwargs: An
     return model
 
 
-def _cfg(url: str = '', **kwargs: Any) -> dict[str, Any]:
-    return {
-        'url': url,
-        # VGG's classifier reads VGG's head, which is dropped: these weights return features
-        'num_classes': 0,
-        'input_size': (3, 224, 224),
-        'pool_size': (7, 7),
-        'crop_pct': 0.875,
-        'interpolation': 'bilinear',
-        'mean': IMAGENET_DEFAULT_MEAN,
-        'std': IMAGENET_DEFAULT_STD,
-        'first_conv': 'features.0',
-        'classifier': 'head.fc',
-        'license': 'bsd-3-clause',
-        **kwargs,
-    }
-
+# VGG's classifier reads VGG's head, which is dropped: these weights return features
+_cfg = partial(create_cfg, num_classes=0, first_conv='features.0', classifier='head.fc', license='bsd-3-clause')
 
 # The weights are the backbone's: after the filter the model computes what the backbone computes or, where convolutions
 # are attention-augmented, keeps the backbone's first filters.

@@ -6,20 +6,19 @@ block (Eq. 5 to 7) is built here around one whole stage. Its future work (lower 
 
 import copy
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, cast
 
 import timm
 import torch
 import torch.nn as nn
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead, Format, get_device_dtype, to_2tuple
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from timm.models._features import FeatureListNet, feature_take_indices  # no public path in timm 1.0.31
-from timm.models._input import update_model_input_size  # likewise
 
 from timm_convattn.layers import ConvAttn
 from timm_convattn.layers.conv_attn import AttnArgs, Transition, split_attn_args
-from timm_convattn.layers.rel_mha import position_tables
+from timm_convattn.layers.rel_mha import FactoryArgs
+from timm_convattn.models._base import AttnModel, create_cfg
 from timm_convattn.models._pretrained import StateDict, fit_checkpoint
 
 __all__ = ['ConvAttnNet', 'checkpoint_filter_fn']
@@ -30,7 +29,7 @@ INPUT = ('input_size', 'pool_size', 'interpolation', 'crop_pct', 'crop_mode', 'm
 TAKE_ANOTHER = 'Take a backbone with stages, such as convnext_tiny or resnet50.'
 
 
-class ConvAttnNet(nn.Module):
+class ConvAttnNet(AttnModel, nn.Module):
     """A timm backbone with the convolution-attention block around one of its stages.
 
     `stages[i]` holds all layers between the backbone's map i - 1 and its map i. The chosen one is the convolutional
@@ -76,7 +75,7 @@ class ConvAttnNet(nn.Module):
         dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
-        dd: dict[str, Any] = {'device': device, 'dtype': dtype}
+        dd: FactoryArgs = {'device': device, 'dtype': dtype}
         super().__init__()
         attn_args, kwargs = split_attn_args(kwargs)
         self.num_classes = num_classes
@@ -129,18 +128,11 @@ class ConvAttnNet(nn.Module):
         """Return the convolution-attention block."""
         return next(module for module in self.stages[self.stage].modules() if isinstance(module, ConvAttn))
 
-    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
-        """Rebuild the position tables for another image size in pixels, by resampling the current ones."""
+    def _set_feat_size(self, img_size: tuple[int, int]) -> None:
         self.get_block().set_feat_size(self._size_before_block(img_size))
-        update_model_input_size(self, img_size)
 
     @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of the position tables, which are embeddings that weight decay should skip."""
-        return position_tables(self)
-
-    @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Group parameters by stage."""
         return dict(stem=r'^stages\.0', blocks=r'^stages\.(\d+)')
 
@@ -240,11 +232,19 @@ class ConvAttnNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
+class FeatureInfo(TypedDict):
+    """Description of a feature map, as timm lists it."""
+
+    num_chs: int
+    reduction: int
+    module: str
+
+
 class Body(NamedTuple):
     """A backbone cut at its feature maps: one module and one description for each map."""
 
     stages: nn.Sequential
-    feature_info: list[dict[str, Any]]
+    feature_info: list[FeatureInfo]
     pretrained_cfg: dict[str, Any]
 
 
@@ -257,7 +257,7 @@ def _cut(backbone: str, pretrained: bool = False, **kwargs: Any) -> Body:
             body = timm.create_model(backbone, **kwargs, feature_cfg=dict(feature_cls='list', flatten_sequential=True))
         except (AssertionError, TypeError) as error:
             raise ValueError(f'{backbone} cannot be cut at its feature maps. {TAKE_ANOTHER}') from error
-    infos = [dict(info) for info in body.feature_info.get_dicts()]
+    infos = [cast(FeatureInfo, dict(info)) for info in body.feature_info.get_dicts()]
     if (
         not isinstance(body, FeatureListNet)
         or body.output_fmt != Format.NCHW
@@ -330,37 +330,16 @@ def _output_size(module: nn.Module, in_chans: int, size: tuple[int, int]) -> tup
 def checkpoint_filter_fn(state_dict: StateDict, model: ConvAttnNet) -> StateDict:
     """Fit a checkpoint of this architecture, at any input size, to a model.
 
-    Args:
-        state_dict: The checkpoint.
-        model: The model to be loaded.
-
-    Returns:
-        The entries under the model's names.
-
     Raises:
         ValueError: If the checkpoint does not fit.
     """
     return fit_checkpoint(state_dict, model, from_backbone=dict, classifier='head.fc')
 
 
-def _cfg(url: str = '', **kwargs: Any) -> dict[str, Any]:
-    return {
-        'url': url,
-        'num_classes': 1000,
-        'input_size': (3, 224, 224),
-        'pool_size': (7, 7),
-        'crop_pct': 0.875,
-        'interpolation': 'bilinear',
-        'mean': IMAGENET_DEFAULT_MEAN,
-        'std': IMAGENET_DEFAULT_STD,
-        'first_conv': 'stages.0.conv1',  # of the default backbone; each model has its own
-        'classifier': 'head.fc',
-        'license': 'apache-2.0',
-        **kwargs,
-    }
-
-
-default_cfgs = generate_default_cfgs({'convattn.untrained': _cfg()})
+# the first convolution is that of the default backbone; each model has its own
+default_cfgs = generate_default_cfgs(
+    {'convattn.untrained': create_cfg(first_conv='stages.0.conv1', classifier='head.fc')}
+)
 
 
 @register_model
