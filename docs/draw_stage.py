@@ -1,4 +1,4 @@
-"""Draw the stage of aresnet50_relmha (the paper's Fig. 4) into docs/stage.svg. Every number is read off the model.
+"""Draw the stage of aresnet50_relmha (the paper's Fig. 4) into docs/stage.svg. Every number is read from the model.
 
 python docs/draw_stage.py
 """
@@ -15,11 +15,11 @@ from timm_convattn import ConvAttn, ConvAttnStage
 from timm_convattn.layers.conv_attn import Transition
 
 MODEL = 'aresnet50_relmha'
-PICTURE = Path(__file__).parent / 'stage.svg'
+FIGURE = Path(__file__).parent / 'stage.svg'
 WIDTH, HEIGHT = 800, 544
-BAR = 84  # height of the bar that stands for all channels of a map
+BAR = 84  # height of the bar that represents all channels of a map
 
-# light, and dark for who prefers it: page, border, text, notes, lines, then fill and stroke of each kind of box
+# colours of the light and the dark scheme: page, border, text, notes, lines; fill and stroke of each kind of box
 LIGHT = ['#ffffff', '#d1d9e0', '#1f2328', '#59636e', '#818b98']
 LIGHT_BOXES = {'conv': ['#ddebff', '#2f6fdb'], 'attn': ['#ffe6d1', '#d9660a'], 'both': ['#ece6ff', '#7547d6']}
 DARK = ['#0d1117', '#3d444d', '#f0f6fc', '#a9b1ba', '#7d8590']
@@ -30,21 +30,21 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Stage:
-    """What the picture says of the model."""
+    """The stage of the model, and the sizes of its maps."""
 
     module: ConvAttnStage
-    """The stage itself, on the meta device."""
+    """The stage, on the meta device."""
     sides: dict[int, list[int]]
-    """By the side of an image: the side of the map that enters the stage, and of those that its forms give."""
+    """By side of the image: sides of the map that enters the stage and of the output of each block."""
 
     @property
-    def forms(self) -> list[ConvAttn]:
-        """Give the forms, in their order."""
+    def blocks(self) -> list[ConvAttn]:
+        """The convolution-attention blocks, in order."""
         return [module for module in self.module if isinstance(module, ConvAttn)]
 
     def conv(self, name: str) -> nn.Conv2d:
-        """Give a convolution of the first form's block."""
-        found = self.forms[0].conv.get_submodule(name)
+        """Return a convolution of the first residual block."""
+        found = self.blocks[0].conv.get_submodule(name)
         assert isinstance(found, nn.Conv2d)
         return found
 
@@ -56,7 +56,7 @@ def read_stage(**model_args: Any) -> Stage:
     for img_size in (224, 60):
         sides: list[int] = []
         hooks = [
-            form.register_forward_hook(lambda _, args, y, sides=sides: note(args, y, sides)) for form in stage.forms
+            block.register_forward_hook(lambda _, args, y, sides=sides: note(args, y, sides)) for block in stage.blocks
         ]
         model(torch.empty(1, 3, img_size, img_size, device='meta'))
         for hook in hooks:
@@ -66,17 +66,17 @@ def read_stage(**model_args: Any) -> Stage:
 
 
 def note(args: tuple[torch.Tensor, ...], y: torch.Tensor, sides: list[int]) -> None:
-    """Write down the side of the first map that goes in, and of each that comes out."""
+    """Record the side of the first input and of each output."""
     sides += [args[0].shape[-1], y.shape[-1]] if not sides else [y.shape[-1]]
 
 
 def text(x: float, y: float, content: str, kind: str = '', anchor: str = 'middle') -> str:
-    """Write a line."""
+    """Return a line of text."""
     return f'<text x="{x:g}" y="{y:g}" class="{kind}" text-anchor="{anchor}">{content}</text>'
 
 
 def box(x: float, y: float, width: float, height: float, kind: str, *lines: str) -> str:
-    """Draw a box with lines in its middle: the first says what it is, the others are notes."""
+    """Draw a box with centred lines: a name, and notes."""
     shape = f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6" class="{kind}"/>'
     first = y + height / 2 + 4.5 - 8 * (len(lines) - 1)
     rows = [text(x + width / 2, first + 16 * i, line, 'note' if i else '') for i, line in enumerate(lines)]
@@ -100,45 +100,45 @@ def _towards(start: Point, end: Point, radius: float = 6) -> Point:
     return start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1])
 
 
-def channels(x: float, y: float, form: ConvAttn, width: float = 14) -> str:
-    """Draw the concatenated map as a bar, each path's channels as their share of it."""
-    conv = BAR * form.dim_out / form.num_features
+def channels(x: float, y: float, block: ConvAttn, width: float = 14) -> str:
+    """Draw the channels of the concatenated map as a bar, split in proportion to the two paths."""
+    conv = BAR * block.dim_out / block.num_features
     upper = f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{conv:g}" class="conv solid"/>'
     lower = f'<rect x="{x:g}" y="{y + conv:g}" width="{width:g}" height="{BAR - conv:g}" class="attn solid"/>'
     return f'{upper}\n{lower}'
 
 
 def by(*sides: int, space: str = ' ') -> str:
-    """Write a size: the sides with a multiplication sign between."""
+    """Format a size, with multiplication signs."""
     return f'{space}\N{MULTIPLICATION SIGN}{space}'.join(map(str, sides))
 
 
 def kernel_of(conv: nn.Conv2d) -> str:
-    """Write the kernel of a convolution, and its stride where it has one."""
+    """Format the kernel of a convolution, and its stride if it is not 1."""
     return by(*conv.kernel_size, space='') + (f', stride {conv.stride[0]}' if conv.stride[0] > 1 else '')
 
 
 def size_of_map(x: float, y: float, name: str, channels: int, side: int) -> list[str]:
-    """Write a map's name, and its size below."""
+    """Return the name of a map, and its size below."""
     first, rest = str(channels), by(channels, side, side).removeprefix(f'{channels} ')
     return [text(x, y - 8, name), text(x, y + 9, first, 'note'), text(x, y + 24, rest, 'note')]
 
 
 def draw_overview(stage: Stage) -> list[str]:
-    """Draw the whole stage: forms with transitions between, from stage 3 to the classifier."""
+    """Draw the stage from stage 3 to the classifier: blocks with transitions between them."""
     middle, first, width, gap = 134.0, 98.0, 138.0, 84.0
     sides = stage.sides[224]
     parts = [
         *size_of_map(50, middle, 'stage 3', stage.conv('conv1').in_channels, sides[0]),
         arrow((80, middle), (first - 1, middle), head=False),
     ]
-    for index, (form, side) in enumerate(zip(stage.forms, sides[1:], strict=True)):
+    for index, (block, side) in enumerate(zip(stage.blocks, sides[1:], strict=True)):
         x = first + index * (width + gap)
-        parts += draw_small_form(form, x, middle, width)
-        parts.append(text(x + 1, middle - 68, f'form {index + 1}', 'strong', 'start'))
-        parts.append(text(x + width - 1, middle - 68, by(form.num_features, side, side), 'note', 'end'))
-    for index, form in enumerate(stage.forms[:-1]):
-        parts += draw_transition(stage.module[2 * index + 1], form.num_features, first + width + index * (width + gap))
+        parts += draw_small_block(block, x, middle, width)
+        parts.append(text(x + 1, middle - 68, f'block {index + 1}', 'strong', 'start'))
+        parts.append(text(x + width - 1, middle - 68, by(block.num_features, side, side), 'note', 'end'))
+    for index, block in enumerate(stage.blocks[:-1]):
+        parts += draw_transition(stage.module[2 * index + 1], block.num_features, first + width + index * (width + gap))
     end = first + 3 * width + 2 * gap
     return [
         *parts,
@@ -149,7 +149,7 @@ def draw_overview(stage: Stage) -> list[str]:
 
 
 def draw_transition(transition: Transition, num_features: int, x: float) -> list[str]:
-    """Draw what brings the channels back to the block's width."""
+    """Draw the transition, which reduces the channels to the residual block's width."""
     middle, conv = 134.0, transition.conv
     return [
         arrow((x, middle), (x + 13, middle)),
@@ -160,19 +160,19 @@ def draw_transition(transition: Transition, num_features: int, x: float) -> list
     ]
 
 
-def draw_small_form(form: ConvAttn, x: float, middle: float, width: float) -> list[str]:
-    """Draw a form as its two paths and the bar of their channels."""
+def draw_small_block(block: ConvAttn, x: float, middle: float, width: float) -> list[str]:
+    """Draw a block as its two paths and the bar of their channels."""
     bar, top = x + width - 40, middle - BAR / 2
-    conv, attn = top + 18, top + BAR * (1 + form.dim_out / form.num_features) / 2
+    conv, attn = top + 18, top + BAR * (1 + block.dim_out / block.num_features) / 2
     return [
         f'<rect x="{x:g}" y="{middle - 60:g}" width="{width:g}" height="120" rx="8" class="panel"/>',
         arrow((x, middle), (x + 9, middle), (x + 9, conv), (x + 20, conv)),
         arrow((x + 9, middle), (x + 9, attn), (x + 20, attn)),
-        box(x + 22, conv - 16, 62, 32, 'conv', 'block'),
+        box(x + 22, conv - 16, 62, 32, 'conv', 'residual'),
         box(x + 22, attn - 16, 62, 32, 'attn', 'attention'),
         arrow((x + 84, conv), (bar - 2, conv)),
         arrow((x + 84, attn), (bar - 2, attn)),
-        channels(bar, top, form),
+        channels(bar, top, block),
         box(bar + 16, top, 15, BAR, 'both'),
         f'<g transform="translate({bar + 27.5:g} {middle:g}) rotate(-90)">{text(0, 0, "norm", "note")}</g>',
         arrow((bar + 31, middle), (x + width, middle), head=False),
@@ -180,36 +180,36 @@ def draw_small_form(form: ConvAttn, x: float, middle: float, width: float) -> li
 
 
 def draw_zoom(stage: Stage) -> list[str]:
-    """Draw the first form large, with what its two paths are made of."""
-    form, sides = stage.forms[0], stage.sides[224]
+    """Draw the details of the first block."""
+    block, sides = stage.blocks[0], stage.sides[224]
     upper, lower, bar = 322.0, 440.0, 598.0
     middle = (upper + lower) / 2
-    top, attn = middle - BAR / 2, middle + BAR / 2 * form.dim_out / form.num_features
+    top, attn = middle - BAR / 2, middle + BAR / 2 * block.dim_out / block.num_features
     return [
         '<path d="M98 194L24 240M236 194L776 240" class="guide"/>',
         '<rect x="24" y="240" width="752" height="258" rx="10" class="panel"/>',
-        text(42, 266, 'form 1', 'strong', 'start'),
+        text(42, 266, 'block 1', 'strong', 'start'),
         *size_of_map(66, middle, 'X', stage.conv('conv1').in_channels, sides[0]),
         arrow((98, middle), (114, middle), (114, upper), (138, upper)),
         arrow((114, middle), (114, lower), (138, lower)),
-        *draw_block(stage, upper),
+        *draw_residual(stage, upper),
         *draw_attention(stage, lower),
         arrow((534, upper), (560, upper), (560, middle - 8), (bar - 3, middle - 8)),
         arrow((534, lower), (560, lower), (560, attn), (bar - 3, attn)),
-        channels(bar, top, form, 18),
+        channels(bar, top, block, 18),
         text(bar + 9, top - 9, 'concat', 'note'),
-        text(bar + 9, top + BAR + 18, f'{form.dim_out} + {form.dim_attn}', 'note'),
+        text(bar + 9, top + BAR + 18, f'{block.dim_out} + {block.dim_attn}', 'note'),
         arrow((bar + 18, middle), (bar + 36, middle)),
         box(bar + 38, middle - 26, 60, 52, 'both'),
         text(bar + 68, middle - 3, 'batch'),
         text(bar + 68, middle + 13, 'norm'),
         arrow((bar + 98, middle), (bar + 114, middle)),
-        *size_of_map(bar + 144, middle, 'Y', form.num_features, sides[1]),
+        *size_of_map(bar + 144, middle, 'Y', block.num_features, sides[1]),
     ]
 
 
-def draw_block(stage: Stage, y: float) -> list[str]:
-    """Draw the residual block: its convolutions, and X around them."""
+def draw_residual(stage: Stage, y: float) -> list[str]:
+    """Draw the residual block: its convolutions and its shortcut."""
     parts = []
     for index, name in enumerate(('conv1', 'conv2', 'conv3')):
         conv, x = stage.conv(name), 140 + 116.0 * index
@@ -225,14 +225,13 @@ def draw_block(stage: Stage, y: float) -> list[str]:
         text(plus, y + 5, '+'),
         arrow((plus + 9, y), (534, y), head=False),
         text(plus, y + 25, 'ReLU', 'note'),
-        text(140, y + 40, 'the block of the backbone, unchanged', 'note', 'start'),
+        text(140, y + 40, 'residual block of the backbone, unchanged', 'note', 'start'),
     ]
 
 
 def draw_attention(stage: Stage, y: float) -> list[str]:
-    """Draw the attention: projections, the formula, the output's projection, the pool."""
-    form = stage.forms[0]
-    attn, pool = form.attn, form.pool
+    """Draw the attention: projections, formula, output projection, pool."""
+    attn, pool = stage.blocks[0].attn, stage.blocks[0].pool
     assert isinstance(pool, nn.AvgPool2d)
     wide, value, heads = attn.dim_qk, attn.dim_out, attn.num_heads
     logits = '<tspan class="it">q·k + q·r</tspan>ᵂ + <tspan class="it">q·r</tspan>ᴴ'
@@ -261,7 +260,7 @@ def draw_attention(stage: Stage, y: float) -> list[str]:
 
 
 def style() -> str:
-    """Give the colours, and the dark ones for who prefers them."""
+    """Return the style sheet, with a dark colour scheme."""
 
     def rules(page: list[str], boxes: dict[str, list[str]]) -> str:
         card, border, ink, note, line = page
@@ -282,11 +281,11 @@ def style() -> str:
 
 
 def draw(stage: Stage) -> str:
-    """Draw the picture."""
+    """Return the figure as SVG."""
     small = stage.sides[60]
     caption = (
         'Maps of an image of 224 pixels; of one of 60 they are '
-        f'{by(small[0], small[0])} and {by(small[1], small[1])}. Forms 2 and 3 have stride 1 and no pool.'
+        f'{by(small[0], small[0])} and {by(small[1], small[1])}. Blocks 2 and 3 have stride 1 and no pool.'
     )
     title = f'Stage 4 of {MODEL}'
     parts = [
@@ -306,4 +305,4 @@ def draw(stage: Stage) -> str:
 
 
 if __name__ == '__main__':
-    PICTURE.write_text(draw(read_stage()), encoding='utf-8')
+    FIGURE.write_text(draw(read_stage()), encoding='utf-8')

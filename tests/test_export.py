@@ -1,4 +1,4 @@
-"""One file that computes what the model computes, and holds what its use needs."""
+"""Exported files compute what the model computes, and hold their metadata."""
 
 import json
 
@@ -53,7 +53,7 @@ SLOW = [
         *SLOW,
     ],
 )
-def test_the_file_computes_the_same_and_knows_its_classes(name, format, dynamic, tmp_path):
+def test_the_file_computes_the_same_and_holds_its_class_names(name, format, dynamic, tmp_path):
     if format == 'onnx':
         pytest.importorskip('onnxscript')
         pytest.importorskip('onnxruntime')
@@ -80,19 +80,22 @@ def test_another_size_becomes_the_models_own(tmp_path):
     assert len(classifier.model.layer4[0].conv1.attn.width_rel) == 2 * 6 - 1
 
 
-def test_a_file_that_computes_something_else_is_never_there(tmp_path, monkeypatch):
+def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     (tmp_path / 'model.pt').write_text('what was there')
     monkeypatch.setitem(export.READERS, 'torchscript', lambda path: lambda images: torch.zeros(len(images), 4))
-    with pytest.raises(InputError, match='What was exported is not the model: on a batch of 2 images of 64 x 64'):
+    with pytest.raises(
+        InputError,
+        match='The exported file and the model differ: on a batch of 2 images of 64 x 64',
+    ):
         export_model(classifier_of('aaresnet18'), tmp_path / 'model.pt', 'torchscript')
     assert [path.name for path in tmp_path.iterdir()] == ['model.pt']
     assert (tmp_path / 'model.pt').read_text() == 'what was there'
 
 
-def test_what_cannot_be_captured_ends_in_a_sentence(tmp_path):
+def test_a_model_that_cannot_be_captured_is_refused(tmp_path):
     classifier = classifier_of('aaresnet18')
     classifier.model.forward = lambda x, *strange: x
-    with pytest.raises(InputError, match='The model and TorchScript do not go together'):
+    with pytest.raises(InputError, match=r'Export to TorchScript failed \('):
         export_model(classifier, tmp_path / 'model.pt', 'torchscript')
     with pytest.raises(InputError, match='img_size is 0 x 0'):
         export_model(classifier, tmp_path / 'model.pt', 'torchscript', img_size=0)

@@ -1,4 +1,4 @@
-"""Rejection: curves and errors against definitions and a peer, thresholds that keep what they promise."""
+"""Selective classification: agreement with definitions and scikit-learn; thresholds keep the target error rate."""
 
 import numpy as np
 import pytest
@@ -21,15 +21,15 @@ RNG = np.random.default_rng(0)
 
 
 def samples(count, rng=RNG):
-    """Samples whose confidence is exactly the probability of being right."""
-    sureness = rng.uniform(0.4, 1.0, count)
-    return sureness, rng.uniform(size=count) < sureness
+    """Return samples whose confidence is the probability that the answer is right."""
+    confidences = rng.uniform(0.4, 1.0, count)
+    return confidences, rng.uniform(size=count) < confidences
 
 
-def test_risk_at_each_coverage_is_that_of_the_surest_samples():
-    sureness, hits = samples(500)
-    curve = risk_coverage(sureness, hits)
-    order = np.argsort(-sureness)
+def test_risk_at_each_coverage_is_that_of_the_most_confident_samples():
+    confidences, hits = samples(500)
+    curve = risk_coverage(confidences, hits)
+    order = np.argsort(-confidences)
     expected = np.cumsum(~hits[order]) / np.arange(1, 501)
     np.testing.assert_allclose(curve.risk, expected)
     np.testing.assert_allclose(curve.coverage, np.arange(1, 501) / 500)
@@ -37,29 +37,29 @@ def test_risk_at_each_coverage_is_that_of_the_surest_samples():
     assert curve.risk[-1] == pytest.approx(1 - hits.mean())
 
 
-def test_area_does_not_depend_on_the_order_of_equals():
+def test_area_does_not_depend_on_the_order_of_equal_confidences():
     hits = np.array([True, False, True, True, False, True])
-    sureness = np.array([0.9, 0.9, 0.9, 0.5, 0.5, 0.5])
-    areas = [risk_coverage(sureness[order], hits[order]).area for order in map(RNG.permutation, [6] * 20)]
+    confidences = np.array([0.9, 0.9, 0.9, 0.5, 0.5, 0.5])
+    areas = [risk_coverage(confidences[order], hits[order]).area for order in map(RNG.permutation, [6] * 20)]
     assert np.ptp(areas) < 1e-12
-    assert len(risk_coverage(sureness, hits).thresholds) == 2
+    assert len(risk_coverage(confidences, hits).thresholds) == 2
     assert risk_coverage(np.ones(6), hits).area == pytest.approx(1 / 3)  # no order at all: the error rate
 
 
-def test_least_area_is_reached_by_a_confidence_that_knows_the_errors():
+def test_minimum_area_is_that_of_a_confidence_that_ranks_errors_last():
     _, hits = samples(300)
-    knowing = risk_coverage(hits + RNG.uniform(0, 0.1, 300), hits)
-    assert knowing.area == pytest.approx(knowing.least_area)
-    assert risk_coverage(RNG.uniform(size=300), hits).area > 2 * knowing.least_area
+    perfect = risk_coverage(hits + RNG.uniform(0, 0.1, 300), hits)
+    assert perfect.area == pytest.approx(perfect.least_area)
+    assert risk_coverage(RNG.uniform(size=300), hits).area > 2 * perfect.least_area
 
 
-def test_reliability_agrees_with_scikit_learn_and_its_error_vanishes_for_a_calibrated_model():
-    sureness, hits = samples(200_000)
-    found = reliability(sureness, hits, bins=10)
-    accuracies, confidences = calibration_curve(hits, sureness, n_bins=10)
+def test_reliability_agrees_with_scikit_learn_and_is_0_if_calibrated():
+    confidences, hits = samples(200_000)
+    found = reliability(confidences, hits, bins=10)
+    accuracies, means = calibration_curve(hits, confidences, n_bins=10)
     filled = found.counts > 0
     np.testing.assert_allclose(found.accuracies[filled], accuracies, atol=1e-12)
-    np.testing.assert_allclose(found.confidences[filled], confidences, atol=1e-12)
+    np.testing.assert_allclose(found.confidences[filled], means, atol=1e-12)
     assert found.error < 0.005
     assert reliability(np.full(10, 1.0), np.zeros(10, bool)).error == 1.0
 
@@ -76,31 +76,31 @@ def test_temperature_undoes_a_scaling_of_calibrated_logits():
         fit_temperature(np.array([[np.nan, 1.0]]), np.array([0]))
 
 
-def test_threshold_keeps_the_wanted_risk_on_fresh_samples_as_often_as_promised():
+def test_threshold_keeps_the_error_rate_as_often_as_its_level_states():
     kept = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        threshold = choose_threshold(*samples(1_500, rng), wanted_risk=0.15)
+        threshold = choose_threshold(*samples(1_500, rng), target_error_rate=0.15)
         kept += selective_metrics(*samples(50_000, rng), threshold)['error_rate'] <= 0.15
     assert kept >= 57
 
 
-def test_laxer_risk_answers_more_and_an_impossible_one_is_refused_with_what_is_possible():
-    sureness, hits = samples(2_000)
-    thresholds = [choose_threshold(sureness, hits, risk) for risk in (0.12, 0.16, 0.25)]
+def test_higher_target_answers_more_and_impossible_ones_are_refused():
+    confidences, hits = samples(2_000)
+    thresholds = [choose_threshold(confidences, hits, risk) for risk in (0.12, 0.16, 0.25)]
     assert thresholds == sorted(thresholds, reverse=True)
-    with pytest.raises(InputError, match=r'50 held-out crops, .* wrong, promise \d+\.\d+% at best'):
-        choose_threshold(sureness[:50], hits[:50], 0.001)
+    with pytest.raises(InputError, match=r'50 held-out crops, .* wrong, the lowest bound is \d+\.\d+%'):
+        choose_threshold(confidences[:50], hits[:50], 0.001)
     with pytest.raises(InputError, match='between 0 and 1'):
-        choose_threshold(sureness, hits, 0.0)
+        choose_threshold(confidences, hits, 0.0)
 
 
 def test_nothing_answered_has_no_accuracy():
-    told = selective_metrics(np.array([0.2, 0.3]), np.array([True, False]), 0.9)
-    assert (told['coverage'], told['accuracy'], told['error_rate']) == (0.0, None, None)
+    metrics = selective_metrics(np.array([0.2, 0.3]), np.array([True, False]), 0.9)
+    assert (metrics['coverage'], metrics['accuracy'], metrics['error_rate']) == (0.0, None, None)
 
 
-def test_predictions_and_rejection_survive_the_disk(tmp_path):
+def test_predictions_and_rejection_are_read_as_they_were_written(tmp_path):
     logits = RNG.normal(size=(200, 3)).astype(np.float32)
     predictions = Predictions(logits, RNG.integers(0, 3, 200), ('a', 'b', 'c'))
     predictions.save(tmp_path / 'p.safetensors')
@@ -125,6 +125,6 @@ def test_damaged_files_are_refused_by_name(tmp_path, content):
         Predictions.load(tmp_path / 'p.safetensors')
 
 
-def test_a_model_that_held_nothing_out_is_told_how_to(tmp_path):
+def test_a_model_without_held_out_crops_names_the_option(tmp_path):
     with pytest.raises(InputError, match='--hold-out'):
         load_rejection(f'local-dir:{tmp_path}')

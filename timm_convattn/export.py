@@ -1,7 +1,7 @@
-"""A model as one file that runs where neither this package nor timm is: ONNX, TorchScript, or torch.export.
+"""Export of a model to one file that runs without this package and timm: ONNX, TorchScript, or torch.export.
 
-What was written is loaded again and compared with the model before it gets its name. Beside the graph the file holds
-what its use needs: names of the classes, how images are made its input, and the temperature of its probabilities.
+The file is loaded again and compared with the model before it gets its name. Its metadata are the class names, the
+preprocessing of images, and the temperature of the probabilities.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +30,14 @@ __all__ = ['ENDINGS', 'METADATA', 'Exported', 'Format', 'export_model']
 
 Format = Literal['onnx', 'torchscript', 'pt2']
 ENDINGS: dict[str, Format] = {'.onnx': 'onnx', '.pt': 'torchscript', '.ts': 'torchscript', '.pt2': 'pt2'}
-METADATA = 'convattn.json'  # what TorchScript and torch.export keep beside the graph, in the same file
+METADATA = 'convattn.json'  # name of the metadata within files of TorchScript and torch.export
 
-TOLERANCE = 1e-3  # of the largest logit: other kernels add in another order, wrong graphs are off by more
-LARGEST = 4096  # pixels of a side that a dynamic graph promises to take
+TOLERANCE = 1e-3  # relative to the largest logit: kernels sum in different orders, wrong graphs differ by more
+LARGEST = 4096  # largest side of images that a dynamic graph takes, in pixels
 
 Images = torch.Tensor
-Run = Callable[[Images], torch.Tensor]
+Graph = Callable[[Images], torch.Tensor]
+Metadata = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class Exported:
 
     path: Path
     img_size: tuple[int, int]
-    """Height and width of the images that it is made for, in pixels."""
+    """Native height and width of its images, in pixels."""
     checked: tuple[tuple[int, int, int], ...]
     """Batch, height and width of the images that it was compared on."""
     difference: float
-    """The largest difference of a logit."""
+    """Largest difference of a logit."""
 
 
 def export_model(
@@ -59,50 +60,50 @@ def export_model(
     img_size: int | tuple[int, int] | None = None,
     dynamic: bool = False,
 ) -> Exported:
-    """Write a model as one file, whole or not at all, and compare it with the model.
+    """Write a model as one file, complete or not at all, and compare it with the model.
 
-    The graph takes `images` (B, C, H, W), as `Classifier.to_batch` makes them, of any B, and gives `logits`
+    The graph takes `images` (B, C, H, W), as `Classifier.to_batch` returns them, with any B, and returns `logits`
     (B, num_classes).
 
     Args:
-        classifier: The model, on the CPU, which is given another native size with `img_size`.
-        out: The file; what is there is replaced.
-        format: What to write.
+        classifier: The model, on the CPU. `img_size` changes its native size.
+        out: The file to write or replace.
+        format: Format of the file.
         img_size: Height and width in pixels, the model's own if None.
         dynamic: Whether the graph takes any height and width.
 
     Raises:
-        InputError: If what the format needs is not installed, the model cannot be captured in the way that is asked
-            for, or what was written computes something else.
+        InputError: If packages that the format needs are not installed, the model cannot be captured, or the file
+            computes other logits than the model.
     """
     model, native = classifier.model, tuple(classifier.data_config['input_size'][1:])
     height, width = native if img_size is None else to_2tuple(img_size)
     if min(height, width) < 1 or max(height, width) > LARGEST:
         raise InputError(f'img_size is {height} x {width}, wanted sides from 1 to {LARGEST} pixels.')
     if out.is_dir():
-        raise InputError(f'{out} is a folder, wanted the name of a file.')
+        raise InputError(f'{out} is a folder, wanted the path of a file.')
     if format == 'onnx':
         _need_onnx()
     if (height, width) != native:
         _set_size(model, (height, width))
     metadata = describe_use(classifier, (height, width), dynamic)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f'.{out.name}')
+    temporary = out.with_name(f'.{out.name}')
     try:
-        beside.touch()  # torch says less well that a file cannot be written
-        # no graph stays open at a size whose maps become a single position, nor, for some, where both sides are equal
+        temporary.touch()  # if it cannot be written, Python's error is clearer than torch's
+        # captured at a size whose maps have several positions and unequal sides: else torch takes sizes for constants
         captured = (max(height, 64), max(width, 64) + 32) if dynamic else (height, width)
         images = _random_images(classifier, 2, *captured)
-        WRITERS[format](model, images, dynamic, metadata, beside)
-        checked, difference = _compare(classifier, READERS[format](beside), (height, width), dynamic)
-        beside.replace(out)
+        WRITERS[format](model, images, dynamic, metadata, temporary)
+        checked, difference = _compare(classifier, READERS[format](temporary), (height, width), dynamic)
+        temporary.replace(out)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return Exported(out, (height, width), checked, difference)
 
 
-def describe_use(classifier: Classifier, img_size: tuple[int, int], dynamic: bool) -> dict[str, Any]:
-    """Say what someone needs to know who has the file alone, as plain values."""
+def describe_use(classifier: Classifier, img_size: tuple[int, int], dynamic: bool) -> Metadata:
+    """Return the metadata of an exported file: how to prepare its input and read its output, as plain values."""
     config = classifier.data_config
     return {
         'architecture': pretrained_cfg(classifier.model)['architecture'],
@@ -120,13 +121,13 @@ def describe_use(classifier: Classifier, img_size: tuple[int, int], dynamic: boo
 
 
 def _need_onnx() -> None:
-    lacking = [name for name in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(name) is None]
-    if lacking:
-        raise InputError(f"ONNX needs {', '.join(lacking)}: pip install 'timm-convattn[onnx]'.")
+    missing = [name for name in ('onnx', 'onnxscript', 'onnxruntime') if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"ONNX needs {', '.join(missing)}: pip install 'timm-convattn[onnx]'.")
 
 
 def _set_size(model: Any, img_size: tuple[int, int]) -> None:
-    """Make another size native, where a model is built for one."""
+    """Change the native size of a model that has one."""
     if not hasattr(model, 'set_input_size'):
         return
     try:
@@ -140,8 +141,8 @@ def _random_images(classifier: Classifier, batch: int, height: int, width: int) 
     return torch.randn(batch, classifier.data_config['input_size'][0], height, width, generator=generator)
 
 
-def _write_onnx(model: nn.Module, images: Images, dynamic: bool, metadata: dict[str, Any], path: Path) -> None:
-    with _quiet(), _explain_failure('ONNX', dynamic):
+def _write_onnx(model: nn.Module, images: Images, dynamic: bool, metadata: Metadata, path: Path) -> None:
+    with _quiet(), _explain_failure('Export to ONNX', dynamic):
         program: Any = torch.onnx.export(
             model,
             (images,),
@@ -158,42 +159,42 @@ def _write_onnx(model: nn.Module, images: Images, dynamic: bool, metadata: dict[
         program.save(str(path), external_data=False)
 
 
-def _read_onnx(path: Path) -> Run:
-    runtime = importlib.import_module('onnxruntime')  # noqa: TID251  # which ships no types
+def _read_onnx(path: Path) -> Graph:
+    runtime = importlib.import_module('onnxruntime')  # noqa: TID251  # it ships no types
     session = runtime.InferenceSession(path, providers=['CPUExecutionProvider'])
     return lambda images: torch.from_numpy(session.run(['logits'], {'images': images.numpy()})[0])
 
 
-def _write_torchscript(model: nn.Module, images: Images, dynamic: bool, metadata: dict[str, Any], path: Path) -> None:
-    with _quiet(), _explain_failure('TorchScript', dynamic):
+def _write_torchscript(model: nn.Module, images: Images, dynamic: bool, metadata: Metadata, path: Path) -> None:
+    with _quiet(), _explain_failure('Export to TorchScript', dynamic):
         scripted = torch.jit.script(model)
         torch.jit.save(scripted, str(path), _extra_files={METADATA: json.dumps(metadata).encode()})
 
 
-def _read_torchscript(path: Path) -> Run:
+def _read_torchscript(path: Path) -> Graph:
     with _quiet():
-        return cast(Run, torch.jit.load(str(path)))  # noqa: TID251  # what was exported, to compare it
+        return cast(Graph, torch.jit.load(str(path)))  # noqa: TID251  # the file written above
 
 
-def _write_pt2(model: nn.Module, images: Images, dynamic: bool, metadata: dict[str, Any], path: Path) -> None:
-    with _quiet(), _explain_failure('torch.export', dynamic):
-        shapes = _shapes(Dim.DYNAMIC, Dim.DYNAMIC) if dynamic else _shapes()  # torch finds the smallest size itself
+def _write_pt2(model: nn.Module, images: Images, dynamic: bool, metadata: Metadata, path: Path) -> None:
+    with _quiet(), _explain_failure('Export with torch.export', dynamic):
+        shapes = _shapes(Dim.DYNAMIC, Dim.DYNAMIC) if dynamic else _shapes()  # torch derives the smallest size
         program = torch.export.export(model, (images,), dynamic_shapes=shapes)
-        with path.open('wb') as file:  # given a name, torch wants that to end in .pt2
+        with path.open('wb') as file:  # torch accepts paths only if they end in .pt2
             torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata)})
 
 
-def _read_pt2(path: Path) -> Run:
+def _read_pt2(path: Path) -> Graph:
     with _quiet(), path.open('rb') as file:
-        return cast(Run, torch.export.load(file).module())
+        return cast(Graph, torch.export.load(file).module())
 
 
-WRITERS: dict[Format, Callable[[nn.Module, Images, bool, dict[str, Any], Path], None]] = {
+WRITERS: dict[Format, Callable[[nn.Module, Images, bool, Metadata, Path], None]] = {
     'onnx': _write_onnx,
     'torchscript': _write_torchscript,
     'pt2': _write_pt2,
 }
-READERS: dict[Format, Callable[[Path], Run]] = {
+READERS: dict[Format, Callable[[Path], Graph]] = {
     'onnx': _read_onnx,
     'torchscript': _read_torchscript,
     'pt2': _read_pt2,
@@ -201,32 +202,28 @@ READERS: dict[Format, Callable[[Path], Run]] = {
 
 
 def _shapes(height: Any = None, width: Any = None) -> tuple[dict[int, Any]]:
-    """Say which sizes a graph leaves open: that of the batch, and those that are given."""
+    """Return the dynamic dimensions of the input: the batch, and height and width where given."""
     return ({0: Dim('batch'), **{axis: size for axis, size in ((2, height), (3, width)) if size is not None}},)
 
 
 def _compare(
-    classifier: Classifier, exported: Run, img_size: tuple[int, int], dynamic: bool
+    classifier: Classifier, exported: Graph, img_size: tuple[int, int], dynamic: bool
 ) -> tuple[tuple[tuple[int, int, int], ...], float]:
-    """Run the model and what was written on random images, of other batches and sizes than it was captured with.
-
-    Raises:
-        InputError: If they differ.
-    """
+    """Compare model and file on random images of several batches and sizes; return those and the largest difference."""
     height, width = img_size
     sizes = [(2, height, width), (1, height, width), (5, height, width)]
     if dynamic:
         sizes += [(1, height + 13, width + 32), (3, 2 * width + 1, height + 8)]
     largest = 0.0
-    for batch, *where in sizes:
-        images = _random_images(classifier, batch, *where)
-        with torch.inference_mode(), _explain_failure('the exported file', dynamic):
+    for batch, *size in sizes:
+        images = _random_images(classifier, batch, *size)
+        with torch.inference_mode(), _explain_failure('Running the exported file', dynamic):
             expected, found = classifier.model(images), exported(images)
         difference = float((found - expected).abs().max()) if found.shape == expected.shape else float('inf')
         if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
             raise InputError(
-                f'What was exported is not the model: on a batch of {batch} images of {where[0]} x {where[1]} a logit '
-                f'differs by {difference:.2g}. Nothing was written; try another --format.'
+                f'The exported file and the model differ: on a batch of {batch} images of {size[0]} x '
+                f'{size[1]} a logit differs by {difference:.2g}. Nothing was written. Try another --format.'
             )
         largest = max(largest, difference)
     return tuple(sizes), largest
@@ -234,22 +231,20 @@ def _compare(
 
 @contextmanager
 def _explain_failure(what: str, dynamic: bool) -> Iterator[None]:
-    """Turn what torch says of a model that it cannot capture into a sentence."""
+    """Turn an error of torch's exporters into an `InputError`."""
     try:
         yield
     except (InputError, OSError):
         raise
-    except Exception as error:  # torch's exporters fail with whatever a model leads them to
+    except Exception as error:  # torch's exporters raise errors of any class
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
         hint = 'Try it without --dynamic, or another --format' if dynamic else 'Try another --format'
-        raise InputError(
-            f'The model and {what} do not go together ({type(error).__name__}: {reason}). {hint}.'
-        ) from error
+        raise InputError(f'{what} failed ({type(error).__name__}: {reason}). {hint}.') from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what torch's exporters say of their own insides off the terminal."""
+    """Suppress the warnings and messages of torch's exporters."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Crops and results as pictures."""
+"""Figures of crops and of results."""
 
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,7 @@ __all__ = [
 
 
 def plot_confusion_matrix(record: dict[str, Any], path: Path) -> None:
-    """Draw the confusion matrix of a results file to a PNG.
-
-    Args:
-        record: What `evaluation_record` gives.
-        path: The PNG to write.
-    """
+    """Write a PNG of the confusion matrix of a results file, see `draw_confusion_matrix`."""
     draw_confusion_matrix(record).savefig(path, dpi=120)
 
 
@@ -35,7 +30,7 @@ def draw_confusion_matrix(record: dict[str, Any]) -> Figure:
     """Draw the confusion matrix of a results file: true classes in rows, predicted ones in columns, shares as colours.
 
     Args:
-        record: What `evaluation_record` gives.
+        record: Results as `evaluation_record` returns them.
     """
     data, metrics = record['data'], record['metrics']
     class_names, counts = data['class_names'], np.asarray(metrics['confusion_matrix'])
@@ -52,14 +47,14 @@ def draw_confusion_matrix(record: dict[str, Any]) -> Figure:
     axes.set_yticks(range(len(counts)), names)
     axes.set_xlabel('predicted')
     axes.set_ylabel('true')
-    source = strip_local_paths(data['source'])  # the picture is published with the model
+    source = strip_local_paths(data['source'])  # the figure is published with the model
     title = f'{record["model"]["architecture"]} on {source}, {data["split"]}: accuracy'
     axes.set_title(f'{title} {metrics["accuracy"]:.2%}', wrap=True)
     return figure
 
 
 def plot_crops(crops: Any, path: Path, per_class: int = 12, seed: int = 0) -> None:
-    """Draw a sheet of crops as `draw_crops` does to a PNG."""
+    """Write a PNG of a sheet of crops, see `draw_crops`."""
     draw_crops(crops, per_class, seed).savefig(path, dpi=120)
 
 
@@ -69,7 +64,7 @@ def draw_crops(crops: Any, per_class: int = 12, seed: int = 0) -> Figure:
     Args:
         crops: A `datasets.Dataset` with columns `image` and `label`.
         per_class: Crops in a row.
-        seed: Seed of the choice.
+        seed: Seed of the random choice.
     """
     labels = np.asarray(crops['label'])
     names = crops.features['label'].names
@@ -84,69 +79,70 @@ def draw_crops(crops: Any, per_class: int = 12, seed: int = 0) -> Figure:
 
 
 def rejected_crops(
-    predictions: Predictions, sureness: npt.NDArray[np.float64], threshold: float, columns: int
+    predictions: Predictions, confidences: npt.NDArray[np.float64], threshold: float, columns: int
 ) -> dict[str, list[int]]:
-    """Choose the crops of each true class that a model is least sure of, among those below a threshold.
+    """Choose the crops of each true class with the lowest confidence below a threshold.
 
     Args:
-        predictions: What it says of a split.
-        sureness: (N,) how sure it is.
-        threshold: The confidence from which on it answers.
-        columns: Crops of each class at most.
+        predictions: Predictions for a split.
+        confidences: (N,)
+        threshold: Lowest confidence at which a crop is answered.
+        columns: Largest number of crops of a class.
 
     Returns:
         Class -> indices of crops; classes without any are left out.
     """
     chosen = {}
     for label, name in enumerate(predictions.class_names):
-        below = np.flatnonzero((predictions.labels == label) & (sureness < threshold))
-        chosen[name] = below[np.argsort(sureness[below])][:columns].tolist()
+        below = np.flatnonzero((predictions.labels == label) & (confidences < threshold))
+        chosen[name] = below[np.argsort(confidences[below])][:columns].tolist()
     return {name: indices for name, indices in chosen.items() if indices}
 
 
 def draw_predicted(
-    crops: Any, predictions: Predictions, sureness: npt.NDArray[np.float64], rows: dict[str, list[int]], columns: int
+    crops: Any, predictions: Predictions, confidences: npt.NDArray[np.float64], rows: dict[str, list[int]], columns: int
 ) -> Figure:
-    """Draw crops with what a model takes them for and how sure it is.
+    """Draw crops with their predicted class and its confidence.
 
     Args:
-        crops: The split, a `datasets.Dataset` with a column `image`.
-        predictions: What the model says of it.
-        sureness: (N,) how sure it is.
-        rows: What stands before each row, and the indices of its crops.
-        columns: Crops that a row has room for.
+        crops: A split, a `datasets.Dataset` with a column `image`.
+        predictions: Predictions for the split.
+        confidences: (N,)
+        rows: Label of each row, and the indices of its crops.
+        columns: Number of columns.
     """
 
     def caption(index: int) -> str:
-        return f'{predictions.class_names[predictions.predicted[index]]}\n{sureness[index]:.0%}'
+        return f'{predictions.class_names[predictions.predicted[index]]}\n{confidences[index]:.0%}'
 
-    pictures = {
+    images = {
         name: [np.asarray(crops[index]['image'].convert('L')) for index in indices] for name, indices in rows.items()
     }
-    return draw_sheet(
-        pictures, columns, {name: [caption(index) for index in indices] for name, indices in rows.items()}
-    )
+    captions = {name: [caption(index) for index in indices] for name, indices in rows.items()}
+    return draw_sheet(images, columns, captions)
 
 
-def draw_sheet(rows: dict[str, list[npt.NDArray[np.uint8]]], columns: int, captions: Any = None) -> Figure:
-    """Draw grey pictures of any sizes as rows of squares.
+def draw_sheet(
+    rows: dict[str, list[npt.NDArray[np.uint8]]], columns: int, captions: dict[str, list[str]] | None = None
+) -> Figure:
+    """Draw grey images of any size as rows of squares.
 
     Args:
-        rows: What stands before each row, and its pictures (H, W).
-        columns: Pictures that a row has room for.
-        captions: What stands below the pictures, in the same rows; nothing if None.
+        rows: Label of each row, and its images (H, W).
+        columns: Number of columns.
+        captions: Captions of the images of each row.
     """
     figure = Figure(figsize=(columns, (1.1 if captions is None else 1.45) * len(rows)), layout='constrained')
     grid = figure.subplots(len(rows), columns, squeeze=False)
-    for line, (name, pictures) in zip(grid, rows.items(), strict=True):
+    for line, (name, images) in zip(grid, rows.items(), strict=True):
         line[0].set_ylabel(name)
         for axes in line:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_frame_on(False)
-        for place, (axes, picture) in enumerate(zip(line, pictures, strict=False)):
-            axes.imshow(picture, cmap='gray', vmin=0, vmax=255, aspect='auto')
+        for index, (axes, image) in enumerate(zip(line, images, strict=False)):
+            axes.imshow(image, cmap='gray', vmin=0, vmax=255, aspect='auto')
             axes.set_box_aspect(1)
             if captions is not None:
-                axes.set_xlabel(captions[name][place], fontsize=7)
+                axes.set_xlabel(captions[name][index], fontsize=7)
     return figure

@@ -1,4 +1,4 @@
-"""What a model says of every crop of a split: kept with a run, so that everything about it can be asked later."""
+"""Logits of a model for every crop of a split, saved with a run."""
 
 import json
 from dataclasses import dataclass
@@ -18,28 +18,28 @@ __all__ = ['Predictions']
 
 @dataclass(frozen=True)
 class Predictions:
-    """The logits of a split beside its labels, in the order of the split."""
+    """Logits and labels of a split, in its order."""
 
     logits: npt.NDArray[np.float32]
     """(N, num_classes)"""
     labels: npt.NDArray[np.int64]
-    """(N,) true classes"""
+    """(N,) true classes."""
     class_names: tuple[str, ...]
     """Names of the classes, in the order of the logits."""
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
-        """(N,) the class of the largest logit."""
+        """Class of the largest logit (N,)."""
         largest: npt.NDArray[np.int64] = np.argmax(self.logits, axis=1)
         return largest
 
     @property
     def hits(self) -> npt.NDArray[np.bool_]:
-        """(N,) whether that is the true class."""
+        """Whether the predicted class is the true one (N,)."""
         return np.equal(self.predicted, self.labels)
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file, whole or not at all."""
+        """Write a safetensors file, complete or not at all."""
         tensors: dict[str, npt.NDArray[Any]] = {
             'logits': np.ascontiguousarray(self.logits),
             'labels': np.ascontiguousarray(self.labels),
@@ -49,10 +49,10 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> 'Predictions':
-        """Read what `save` wrote.
+        """Load a file that `save` wrote.
 
         Raises:
-            InputError: If there is no such file, or it is none.
+            InputError: If there is no such file, or it holds no predictions.
         """
         try:
             with safetensors.safe_open(path, 'numpy') as file:
@@ -60,8 +60,8 @@ class Predictions:
                 logits, labels = file.get_tensor('logits'), file.get_tensor('labels')
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f'{path} cannot be read as predictions ({type(error).__name__}: {error}).') from error
-        is_known = logits.dtype == np.float32 and labels.dtype == np.int64 and labels.ndim == 1
-        if not is_known or logits.shape != (len(labels), len(names)):
+        valid = logits.dtype == np.float32 and labels.dtype == np.int64 and labels.ndim == 1
+        if not valid or logits.shape != (len(labels), len(names)):
             raise InputError(
                 f'{path} holds logits {logits.shape} ({logits.dtype}) and labels {labels.shape} ({labels.dtype}) of '
                 f'{len(names)} classes, wanted (N, {len(names)}) of float32 and (N,) of int64.'

@@ -1,4 +1,4 @@
-"""What is shown to others names no place on the machine that it was made on."""
+"""Removal of this machine's paths from what is published."""
 
 import re
 import shlex
@@ -9,30 +9,30 @@ __all__ = ['strip_local_paths']
 
 
 def strip_local_paths(value: Any) -> Any:
-    """Replace places on this machine by the last part of their names, in plain values of any depth.
+    """Replace absolute paths, and relative ones with `~` or `..`, by their last part, in plain values of any depth.
 
-    A place is an absolute path, or one that leads up; so `crops/four_class` and `hf-hub:owner/name` stay.
+    `crops/four_class` and `hf-hub:owner/name` are unchanged.
     """
     if isinstance(value, dict):
         return {key: _command(item) if key == 'command' else strip_local_paths(item) for key, item in value.items()}
     if isinstance(value, list):
         return [strip_local_paths(item) for item in value]
-    return _nameless(value) if isinstance(value, str) else value
+    return _shorten(value) if isinstance(value, str) else value
 
 
 def _command(value: Any) -> Any:
-    """Replace the places in a command line, word by word; one that cannot be taken apart says nothing."""
+    """Shorten the paths in a command line; None if it cannot be split into words."""
     try:
-        return shlex.join(_nameless(word) for word in shlex.split(value))
+        return shlex.join(_shorten(word) for word in shlex.split(value))
     except (ValueError, AttributeError):
         return None
 
 
-def _nameless(text: str) -> str:
-    """Shorten a text that is a place, whether or not it stands behind `--option=` or `local-dir:`."""
+def _shorten(text: str) -> str:
+    """Shorten a path, also after `--option=` or `local-dir:`; return other texts unchanged."""
     if PureWindowsPath(text).is_absolute() and not PurePosixPath(text).is_absolute():
         return PureWindowsPath(text).name
-    before, place = re.fullmatch(r'(--?[\w-]+=|[\w-]+:|)(.*)', text, re.DOTALL).groups()  # type: ignore[union-attr]
-    path = PurePosixPath(place)
-    is_place = path.is_absolute() or '..' in path.parts or place.startswith('~')
-    return before + path.name if is_place else text
+    prefix, rest = re.fullmatch(r'(--?[\w-]+=|[\w-]+:|)(.*)', text, re.DOTALL).groups()  # type: ignore[union-attr]
+    path = PurePosixPath(rest)
+    is_local = path.is_absolute() or '..' in path.parts or rest.startswith('~')
+    return prefix + path.name if is_local else text

@@ -1,6 +1,6 @@
-"""What a saved model needs in order to reject: how sure it was of crops that it had not seen, and how often right.
+"""Calibration of a saved model: temperature, and confidence and correctness on held-out crops.
 
-It lies beside the weights as `rejection.json`: a threshold for any error rate can be chosen where they are used.
+It is stored next to the weights as `rejection.json`, so that a threshold can be chosen for any target error rate.
 """
 
 import json
@@ -22,31 +22,31 @@ FILE_NAME = 'rejection.json'
 
 @dataclass(frozen=True)
 class Rejection:
-    """Held-out crops as confidences and hits."""
+    """Temperature, and confidence and correctness on held-out crops."""
 
     temperature: float
-    """What logits are divided by before the softmax."""
+    """Divisor of the logits."""
     confidence: npt.NDArray[np.float64]
     """(N,)"""
     hits: npt.NDArray[np.bool_]
-    """(N,)"""
+    """(N,) whether each answer is right."""
 
     @classmethod
     def learn(cls, held_out: Predictions) -> 'Rejection':
-        """Fit the temperature to held-out crops."""
+        """Fit the temperature on held-out crops."""
         temperature = fit_temperature(held_out.logits, held_out.labels)
         return cls(temperature, confidence(held_out.logits, temperature), held_out.hits)
 
-    def threshold(self, wanted_risk: float) -> float:
-        """Choose the confidence below which not to answer.
+    def threshold(self, target_error_rate: float) -> float:
+        """Choose the lowest confidence at which to answer.
 
         Raises:
-            InputError: If no threshold promises the wanted share of errors.
+            InputError: If no threshold keeps the error rate.
         """
-        return choose_threshold(self.confidence, self.hits, wanted_risk)
+        return choose_threshold(self.confidence, self.hits, target_error_rate)
 
     def save(self, folder: Path) -> None:
-        """Write `rejection.json`, the surest crop first."""
+        """Write `rejection.json`, in order of falling confidence."""
         order = np.argsort(-self.confidence, kind='stable')
         content = {
             'temperature': self.temperature,
@@ -56,22 +56,22 @@ class Rejection:
 
     @classmethod
     def load(cls, path: Path) -> 'Rejection':
-        """Read what `save` wrote.
+        """Load a file that `save` wrote.
 
         Raises:
-            InputError: If it is not that.
+            InputError: If it cannot be read or is not valid.
         """
         try:
             content = json.loads(path.read_text())
-            sureness = np.array(content['held_out']['confidence'], np.float64)
+            confidences = np.array(content['held_out']['confidence'], np.float64)
             hits = np.array(content['held_out']['hit']) == 1
             temperature = float(content['temperature'])
         except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise InputError(f'{path} cannot be read ({type(error).__name__}: {error}).') from error
-        fits = sureness.ndim == 1 and sureness.shape == hits.shape and len(hits) > 0
-        if not (fits and np.isfinite(sureness).all() and 0 < temperature < np.inf):
+        valid = confidences.ndim == 1 and confidences.shape == hits.shape and len(hits) > 0
+        if not (valid and np.isfinite(confidences).all() and 0 < temperature < np.inf):
             raise InputError(
-                f'{path} holds {sureness.shape} confidences, {hits.shape} hits and a temperature of {temperature}; '
-                'wanted as many numbers of each, and a positive temperature.'
+                f'{path} holds {confidences.shape} confidences, {hits.shape} hits and a temperature of {temperature}; '
+                'wanted as many finite numbers of each, and a positive temperature.'
             )
-        return cls(temperature, sureness, hits)
+        return cls(temperature, confidences, hits)

@@ -1,7 +1,7 @@
-"""What should not be classified at all: how sure a model is, what it costs to listen, and where to draw the line.
+"""Selective classification: confidence, calibration, risk-coverage curves and thresholds.
 
-A classifier that may reject answers only where its confidence reaches a threshold. Its coverage is the share of samples
-that it answers, its risk the share of those answers that is wrong (El-Yaniv and Wiener, 2010).
+A selective classifier answers only where its confidence reaches a threshold. Its coverage is the share of samples that
+it answers, its risk the share of these answers that is wrong (El-Yaniv and Wiener, 2010).
 """
 
 import math
@@ -34,14 +34,11 @@ COVERAGES = np.arange(1, 21) / 20
 
 
 def confidence(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Give the largest probability of each sample (maximum softmax response).
+    """Return the largest probability of each sample (N,), also called maximum softmax response.
 
     Args:
         logits: (N, num_classes)
-        temperature: What the logits are divided by; above 1 the model is less sure. It changes no decision.
-
-    Returns:
-        (N,)
+        temperature: Divisor of the logits. Above 1 it lowers the confidence; it changes no predicted class.
     """
     probabilities: npt.NDArray[np.float64] = scipy.special.softmax(logits.astype(np.float64) / temperature, axis=1)
     largest: npt.NDArray[np.float64] = np.max(probabilities, axis=1)
@@ -49,13 +46,13 @@ def confidence(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float
 
 
 def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer[Any]]) -> float:
-    """Find the temperature that makes the labels most likely.
+    """Fit the temperature by maximum likelihood.
 
     Source: "On Calibration of Modern Neural Networks", arXiv:1706.04599, section 4.2.
 
     Args:
         logits: (N, num_classes), of samples that the model was not trained on.
-        labels: (N,) their classes.
+        labels: (N,) true classes.
 
     Returns:
         The temperature, between 1/20 and 20.
@@ -64,7 +61,7 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer[Any]]) -> flo
         ValueError: If there are no samples, or logits that are not finite.
     """
     if len(labels) == 0 or not np.isfinite(logits).all():
-        raise ValueError(f'{len(labels)} samples were given with finite logits: {np.isfinite(logits).all()}.')
+        raise ValueError(f'Got {len(labels)} samples, all logits finite: {np.isfinite(logits).all()}; wanted both.')
     logits = logits.astype(np.float64)
 
     def loss(log_temperature: float) -> float:
@@ -77,7 +74,7 @@ def fit_temperature(logits: Floats, labels: npt.NDArray[np.integer[Any]]) -> flo
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """The risk at every coverage that some threshold gives, from the surest samples to all of them."""
+    """Risk at each threshold, from the most confident samples to all of them."""
 
     thresholds: npt.NDArray[np.float64]
     """(K,) falling confidences; samples that reach one are answered."""
@@ -88,16 +85,16 @@ class RiskCoverage:
     area: float
     """Mean risk over the coverages 1/N ... 1 (AURC, arXiv:1805.08206); 0 is the best."""
     least_area: float
-    """What a confidence that puts all errors last would have."""
+    """Area of a confidence that ranks all errors last."""
 
 
-def risk_coverage(sureness: Floats, hits: Bools) -> RiskCoverage:
+def risk_coverage(confidences: Floats, hits: Bools) -> RiskCoverage:
     """Compute the risk-coverage curve.
 
-    Samples of equal confidence are answered together; in the area they share the risk of their mean order.
+    Samples of equal confidence are answered together. The area is the mean over all their orders.
 
     Args:
-        sureness: (N,) confidences.
+        confidences: (N,)
         hits: (N,) whether each answer is right.
 
     Raises:
@@ -105,108 +102,107 @@ def risk_coverage(sureness: Floats, hits: Bools) -> RiskCoverage:
     """
     if len(hits) == 0:
         raise ValueError('There are no samples.')
-    thresholds, groups = np.unique(-np.asarray(sureness, np.float64), return_inverse=True)
+    thresholds, groups = np.unique(-np.asarray(confidences, np.float64), return_inverse=True)
     sizes, errors = np.bincount(groups), np.bincount(groups, weights=~hits)
     answered, wrong = sizes.cumsum(), errors.cumsum()
-    # within a group of equals every order is as likely: errors come in evenly
+    # errors are spread evenly within a group of equal confidences
     before, wrong_before = np.repeat(answered - sizes, sizes), np.repeat(wrong - errors, sizes)
-    places = np.arange(1, len(hits) + 1)
-    expected = wrong_before + (places - before) * np.repeat(errors / sizes, sizes)
-    best = np.maximum(places - hits.sum(), 0) / places
+    ranks = np.arange(1, len(hits) + 1)
+    expected = wrong_before + (ranks - before) * np.repeat(errors / sizes, sizes)
+    best = np.maximum(ranks - hits.sum(), 0) / ranks
     return RiskCoverage(
         thresholds=-thresholds,
         coverage=answered / len(hits),
         risk=wrong / answered,
-        area=float((expected / places).mean()),
+        area=float((expected / ranks).mean()),
         least_area=float(best.mean()),
     )
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often a model is right where it says how sure it is."""
+    """Accuracy by confidence (reliability diagram)."""
 
     edges: npt.NDArray[np.float64]
-    """(bins + 1,)"""
+    """(bins + 1,) limits of the bins."""
     counts: npt.NDArray[np.int64]
-    """(bins,) samples whose confidence lies in each bin."""
+    """(bins,) samples in each bin."""
     confidences: npt.NDArray[np.float64]
-    """(bins,) their mean confidence, NaN without samples."""
+    """(bins,) mean confidence, NaN without samples."""
     accuracies: npt.NDArray[np.float64]
-    """(bins,) the share that is right, NaN without samples."""
+    """(bins,) accuracy, NaN without samples."""
     error: float
-    """Expected calibration error: the mean distance of the two, weighted by the counts (arXiv:1706.04599, Eq. 3)."""
+    """Expected calibration error: mean difference of the two, weighted by the counts (arXiv:1706.04599, Eq. 3)."""
 
 
-def reliability(sureness: Floats, hits: Bools, bins: int = 15) -> Reliability:
+def reliability(confidences: Floats, hits: Bools, bins: int = 15) -> Reliability:
     """Compare confidence with accuracy in bins of equal width.
 
     Args:
-        sureness: (N,) confidences in [0, 1].
+        confidences: (N,) in [0, 1].
         hits: (N,) whether each answer is right.
         bins: Number of bins over [0, 1].
     """
     edges = np.linspace(0, 1, bins + 1)
-    places = np.clip(np.ceil(np.asarray(sureness) * bins).astype(int) - 1, 0, bins - 1)  # bins are open below
-    counts = np.bincount(places, minlength=bins)
+    indices = np.clip(np.ceil(np.asarray(confidences) * bins).astype(int) - 1, 0, bins - 1)  # bins are open below
+    counts = np.bincount(indices, minlength=bins)
     with np.errstate(invalid='ignore'):
-        confidences = np.bincount(places, weights=sureness, minlength=bins) / counts
-        accuracies = np.bincount(places, weights=hits, minlength=bins) / counts
-    error = np.nansum(np.abs(confidences - accuracies) * counts) / max(int(counts.sum()), 1)
-    return Reliability(edges, counts, confidences, accuracies, float(error))
+        mean = np.bincount(indices, weights=confidences, minlength=bins) / counts
+        accuracies = np.bincount(indices, weights=hits, minlength=bins) / counts
+    error = np.nansum(np.abs(mean - accuracies) * counts) / max(int(counts.sum()), 1)
+    return Reliability(edges, counts, mean, accuracies, float(error))
 
 
-def choose_threshold(sureness: Floats, hits: Bools, wanted_risk: float, certainty: float = 0.95) -> float:
-    """Choose the lowest threshold whose risk is, as far as the samples can tell, no more than is wanted.
+def choose_threshold(
+    confidences: Floats, hits: Bools, target_error_rate: float, confidence_level: float = 0.95
+) -> float:
+    """Choose the lowest threshold whose risk does not exceed a target error rate, at a confidence level.
 
-    Twenty coverages from 5% to 100% are looked at. For each, the Clopper-Pearson bound says how large the risk can be;
-    that one of them is exceeded has a probability of at most `1 - certainty`, which they share equally (in the manner
-    of "Selective Classification for Deep Neural Networks", arXiv:1705.08500, and "Learn then Test", arXiv:2110.01052).
-    The promise is for samples of the same source.
+    The candidates are the thresholds of twenty coverages from 5% to 100%. Each gets a Clopper-Pearson upper bound of
+    its risk, with `1 - confidence_level` divided among them (Bonferroni), so that all hold together (as in "Selective
+    Classification for Deep Neural Networks", arXiv:1705.08500, and "Learn then Test", arXiv:2110.01052). The bound
+    holds for samples of the same distribution.
 
     Args:
-        sureness: (N,) confidences of samples that the model was not trained on.
+        confidences: (N,) of samples that the model was not trained on.
         hits: (N,) whether each answer is right.
-        wanted_risk: Largest share of wrong answers, in (0, 1).
-        certainty: Probability with which it is kept.
-
-    Returns:
-        The threshold.
+        target_error_rate: Largest share of wrong answers to accept, in (0, 1).
+        confidence_level: Probability with which the bounds hold.
 
     Raises:
-        InputError: If no threshold is good enough, with what the samples can tell at best.
+        InputError: If no threshold has a bound as low; the message has the lowest one.
     """
-    if not 0 < wanted_risk < 1:
-        raise InputError(f'The wanted error rate is {wanted_risk}, it must be between 0 and 1.')
-    curve = risk_coverage(sureness, hits)
-    places = np.unique(np.searchsorted(curve.coverage, COVERAGES - 1e-9))
-    answers = np.round(curve.coverage[places] * len(hits))
-    wrong = np.round(curve.risk[places] * answers)
-    doubt = (1 - certainty) / len(places)
+    if not 0 < target_error_rate < 1:
+        raise InputError(f'The target error rate is {target_error_rate}, it must be between 0 and 1.')
+    curve = risk_coverage(confidences, hits)
+    indices = np.unique(np.searchsorted(curve.coverage, COVERAGES - 1e-9))
+    answers = np.round(curve.coverage[indices] * len(hits))
+    wrong = np.round(curve.risk[indices] * answers)
+    alpha = (1 - confidence_level) / len(indices)
     right = np.maximum(answers - wrong, 1)  # where none is, the bound is 1
-    bounds = np.where(wrong < answers, scipy.special.betaincinv(wrong + 1, right, 1 - doubt), 1.0)
-    good = places[bounds <= wanted_risk]
+    bounds = np.where(wrong < answers, scipy.special.betaincinv(wrong + 1, right, 1 - alpha), 1.0)
+    good = indices[bounds <= target_error_rate]
     if not len(good):
         raise InputError(
-            f'No threshold keeps the error rate at {wanted_risk:.2%} with a certainty of {certainty:.0%}: '
-            f'{len(hits):,} held-out crops, {int((~hits).sum()):,} of them wrong, promise {bounds.min():.2%} at best. '
-            'Ask for more errors, or hold more frames out.'
+            f'No threshold keeps the error rate at {target_error_rate:.2%} at a confidence level of '
+            f'{confidence_level:.0%}: with {len(hits):,} held-out crops, {int((~hits).sum()):,} of them wrong, the '
+            f'lowest bound is {bounds.min():.2%}. Raise the target error rate, or hold out more frames.'
         )
     return float(curve.thresholds[good[-1]])
 
 
-def selective_metrics(sureness: Floats, hits: Bools, threshold: float) -> dict[str, Any]:
-    """Say what a threshold does to a set of samples.
+def selective_metrics(confidences: Floats, hits: Bools, threshold: float) -> dict[str, Any]:
+    """Compute the effect of a threshold on a set of samples.
 
     Args:
-        sureness: (N,) confidences.
+        confidences: (N,)
         hits: (N,) whether each answer is right.
-        threshold: The confidence from which on a sample is answered.
+        threshold: Lowest confidence at which a sample is answered.
 
     Returns:
         `threshold`, `coverage`, `num_answered`, `accuracy` over the answered ones (None without any), `error_rate`.
     """
-    answered = np.asarray(sureness) >= threshold
+    answered = np.asarray(confidences) >= threshold
     accuracy = float(hits[answered].mean()) if answered.any() else None
     return {
         'threshold': threshold,
@@ -218,7 +214,7 @@ def selective_metrics(sureness: Floats, hits: Bools, threshold: float) -> dict[s
 
 
 def format_rejection(rejection: dict[str, Any]) -> str:
-    """Show what is left when a model may reject: how much is answered, and how much of that is right."""
+    """Format the threshold, the coverage and the accuracy of a model that may reject."""
     accuracy = rejection['accuracy']
     return (
         f'answered with a confidence of {rejection["threshold"]:.4f} and more, for at most '
