@@ -1,4 +1,4 @@
-"""What is measured names the commit that it was measured at, and no other."""
+"""Measurements record the commit of the package, and no other."""
 
 import shutil
 import subprocess
@@ -11,21 +11,21 @@ def git(folder, *args):
     subprocess.run(['git', *identity, *args], cwd=folder, check=True, capture_output=True)
 
 
-def test_a_commit_is_named_only_where_the_package_is_part_of_it(tmp_path, monkeypatch):
+def test_commit_is_recorded_only_if_the_package_is_part_of_it(tmp_path, monkeypatch):
     copy = tmp_path / 'environment.py'
     shutil.copy(environment.__file__, copy)
     monkeypatch.setattr(environment, '__file__', str(copy))
-    assert environment.describe_environment()['commit'] is None
+    assert environment.describe_environment().commit is None
 
     git(tmp_path, 'init', '--quiet')
     (tmp_path / 'other.txt').write_text('installed within a repository of something else')
     git(tmp_path, 'add', 'other.txt')
     git(tmp_path, 'commit', '--quiet', '--message', 'another')
-    assert environment.describe_environment()['commit'] is None
+    assert environment.describe_environment().commit is None
 
     git(tmp_path, 'add', 'environment.py')
     git(tmp_path, 'commit', '--quiet', '--message', 'ours')
-    commit = environment.describe_environment()['commit']
+    commit = environment.describe_environment().commit
     assert len(commit) >= 7
     copy.write_text('')
-    assert environment.describe_environment()['commit'] == f'{commit}-dirty'
+    assert environment.describe_environment().commit == f'{commit}-dirty'

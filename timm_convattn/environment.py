@@ -5,41 +5,60 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import torch
-
-__all__ = ['describe_environment']
+__all__ = ['Environment', 'Hardware', 'count_cores', 'describe_environment']
 
 
-def describe_environment(processes: int = 1, device: str = 'cpu') -> dict[str, Any]:
-    """Describe the date, command, commit, versions and hardware of a measurement.
+@dataclass(frozen=True)
+class Hardware:
+    """Hardware of a run, and how it was used."""
+
+    processes: int
+    device: str
+    gpus: list[str]
+    cpu: str
+    cores: int | None
+    threads: int
+
+
+@dataclass(frozen=True)
+class Environment:
+    """When, with which command, versions and hardware something was measured."""
+
+    date: str
+    command: str
+    commit: str | None
+    versions: dict[str, str]
+    hardware: Hardware
+
+
+def describe_environment(processes: int = 1, device: str = 'cpu') -> Environment:
+    """Describe this process and its machine.
 
     Args:
         processes: Number of processes that worked together.
         device: Device of each process.
     """
+    import torch
+
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        'date': datetime.now(UTC).isoformat(timespec='seconds'),
-        'command': shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        'commit': _commit(),
-        'versions': {
-            'python': platform.python_version(),
-            **{name: version(name) for name in ('timm-convattn', 'timm', 'torch', 'accelerate', 'datasets')},
-        },
-        'hardware': {
-            'processes': processes,
-            'device': device,
-            'gpus': gpus,
-            'cpu': _processor(),
-            'cores': os.cpu_count(),
-            'threads': torch.get_num_threads(),
-        },
-    }
+    packages = ('timm-convattn', 'timm', 'torch', 'accelerate', 'datasets')
+    return Environment(
+        date=datetime.now(UTC).isoformat(timespec='seconds'),
+        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        commit=_commit(),
+        versions={'python': platform.python_version(), **{name: version(name) for name in packages}},
+        hardware=Hardware(processes, device, gpus, _processor(), os.cpu_count(), torch.get_num_threads()),
+    )
+
+
+def count_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _commit() -> str | None:

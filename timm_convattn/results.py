@@ -7,34 +7,12 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from timm_convattn.environment import Environment, Hardware
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
 
 Score = Literal['accuracy', 'macro_f1']
 T = TypeVar('T')
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Hardware of a run, and how it was used."""
-
-    processes: int
-    device: str
-    gpus: list[str]
-    cpu: str
-    cores: int | None
-    threads: int
-
-
-@dataclass(frozen=True)
-class Environment:
-    """When, with which command, versions and hardware something was measured."""
-
-    date: str
-    command: str
-    commit: str | None
-    versions: dict[str, str]
-    hardware: Hardware
 
 
 # --- studies

@@ -2,12 +2,10 @@
 
 import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -16,10 +14,8 @@ from timm_convattn.data.flir import Box, Frame, read_annotations, read_frame
 from timm_convattn.errors import InputError
 from timm_convattn.inference import Classifier
 
-__all__ = ['ImageFile', 'decode', 'find_boxes', 'find_images', 'map_ahead', 'some']
+__all__ = ['ImageFile', 'decode', 'find_boxes', 'find_images', 'some']
 
-Item = TypeVar('Item')
-Result = TypeVar('Result')
 
 SHOWN = 5  # names in a message
 
@@ -114,29 +110,3 @@ def decode(
     except InputError as error:
         return error
     return [classifier.to_tensor(box.cut(frame)) for box in file.frame.boxes]
-
-
-def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int
-) -> Iterator[tuple[Item, Result]]:
-    """Apply a function to items in threads, ahead of the consumer, and yield items with results in their order.
-
-    Args:
-        function: The function.
-        items: The items.
-        workers: Number of threads. 1: no thread, each result is computed when it is asked for.
-        ahead: Number of results that may wait.
-    """
-    if workers == 1:
-        yield from ((item, function(item)) for item in items)
-        return
-    pool, waiting = ThreadPoolExecutor(workers), deque[tuple[Item, Future[Result]]]()
-    try:
-        for item in items:
-            waiting.append((item, pool.submit(function, item)))
-            if len(waiting) > ahead:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        yield from ((done, future.result()) for done, future in waiting)
-    finally:
-        pool.shutdown(cancel_futures=True)

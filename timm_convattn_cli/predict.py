@@ -1,23 +1,25 @@
 """`timm-convattn predict`: the classes of images, or of boxes in frames."""
 
 import itertools
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from timm_convattn.data.engines import map_ahead
 from timm_convattn.data.images import scale_percentiles
+from timm_convattn.environment import count_cores
 from timm_convattn.errors import InputError
 from timm_convattn.inference import Classifier
 from timm_convattn_cli.commands import Predict
-from timm_convattn_cli.images import ImageFile, decode, find_boxes, find_images, map_ahead
+from timm_convattn_cli.images import ImageFile, decode, find_boxes, find_images
 from timm_convattn_cli.rows import CsvRows, JsonRows, PredictionRow, Rows, TableRows
 
 __all__ = ['run']
@@ -51,7 +53,7 @@ def run(options: Predict) -> int:
         files = find_boxes(options.paths, options.boxes, options.bits)
     else:
         files = [ImageFile(path) for path in find_images(options.paths)]
-    threads = options.threads or _count_cores()
+    threads = options.threads or count_cores()
     torch.set_num_threads(threads)
     classifier = Classifier.load(options.model, options.reject_at, options.device)
     tally, started = Tally(), time.monotonic()
@@ -93,11 +95,17 @@ def classify(
     options: Predict, classifier: Classifier, files: list[ImageFile], threads: int, tally: Tally
 ) -> Iterator[PredictionRow]:
     """Yield the rows, classified in batches and counted in `tally`."""
-    read = partial(decode, classifier=classifier, percentiles=options.percentiles if options.bits == 16 else None)
+    percentiles = options.percentiles if options.bits == 16 else None
+
+    def read(file: ImageFile) -> tuple[ImageFile, list[torch.Tensor] | InputError]:
+        return file, decode(file, classifier, percentiles)
+
     # rows on a terminal show the progress; None: no bar where standard error is not a terminal
     bar = tqdm(files, desc='Classifying', unit='image', leave=False, disable=sys.stdout.isatty() or None)
-    with bar:
-        inputs = _inputs(map_ahead(read, bar, workers=threads, ahead=2 * options.batch_size), tally)
+    pool = ThreadPoolExecutor(threads)
+    decoded = (read(file) for file in bar) if threads == 1 else map_ahead(pool, read, bar, 2 * options.batch_size)
+    with bar, pool, closing(decoded):  # closed first, which cancels what still waits
+        inputs = _inputs(decoded, tally)
         while batch := list(itertools.islice(inputs, options.batch_size)):
             predictions = classifier.classify_batch(torch.stack([pixels for *_, pixels in batch]))
             for (file, box, _), prediction in zip(batch, predictions, strict=True):
@@ -115,7 +123,3 @@ def _inputs(
             tqdm.write(f'error: {pixels}', file=sys.stderr)
         else:
             yield from ((file, index, tensor) for index, tensor in enumerate(pixels))
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import torch
 import tyro
 
@@ -22,7 +21,7 @@ from timm_convattn.benchmarks.models import measure_models
 from timm_convattn.doc_blocks import format_benchmark
 from timm_convattn.entry_point import entry_point
 from timm_convattn.environment import describe_environment
-from timm_convattn.results import BenchmarkResults, Environment, write_results
+from timm_convattn.results import BenchmarkResults, write_results
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def main(args: Args) -> None:
     """Measure, print and write."""
     torch.set_num_threads(1)
     comparisons, growth = measure(args)
-    environment = msgspec.convert(describe_environment(), Environment)
+    environment = describe_environment()
     results = BenchmarkResults(args.what, comparisons, growth, environment)
     print(format_benchmark(results))
     if args.out is not None:

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from dataclasses import asdict
 
 import numpy as np
 import yaml
@@ -33,7 +34,8 @@ def make_run(run, folder, sure=3.0):
     (place / 'config.yaml').write_text(yaml.safe_dump(config))
     data = {'source': run.data.source, 'origin': run.data.origin, 'repo_id': None, 'split': 'validation'}
     data |= {'sha256': run.data.validation_sha256, 'class_names': list(run.data.class_names)}
-    environment = {**describe_environment(), 'command': f'finetune.py --data {run.data.source} --output={place}'}
+    command = f'finetune.py --data {run.data.source} --output={place}'
+    environment = {**asdict(describe_environment()), 'command': command}
     record = {
         'model': {'architecture': run.options['model'], 'parameters': 11, 'input': {}},
         'data': data,

@@ -64,7 +64,7 @@ def ordered_map(engine: Engine, num_proc: int, address: str | None) -> Iterator[
 
 def map_ahead(
     pool: Executor, function: Callable[[Task], Result], tasks: Iterable[Task], ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Apply a function to tasks in the workers of a pool, and yield the results in the order of the tasks.
 
     Args:

@@ -1,6 +1,5 @@
 """Many runs: some at a time on this machine, or each a task of a Ray cluster."""
 
-import os
 import queue
 import threading
 import time
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from timm_convattn.environment import count_cores
 from timm_convattn.errors import InputError
 from timm_convattn.ray_cluster import ray_cluster
 from timm_convattn.studies.execution import Task
@@ -87,7 +87,7 @@ def _on_this_machine(tasks: Sequence[Task], resources: Resources, deadline: floa
     wanted = resources.gpus_per_run if resources.gpus_per_run is not None else min(gpus, 1)
     if wanted * resources.jobs > gpus:
         raise InputError(f'{resources.jobs} runs of {wanted} GPUs at a time were asked for, this machine has {gpus}.')
-    threads = resources.cpus_per_run or max(1, _cores() // resources.jobs)
+    threads = resources.cpus_per_run or max(1, count_cores() // resources.jobs)
     places: queue.Queue[list[str]] = queue.Queue()  # the GPUs of each run that may be under way
     for job in range(resources.jobs):
         places.put([str(index) for index in range(job * wanted, (job + 1) * wanted)])
@@ -120,7 +120,7 @@ def _on_this_machine(tasks: Sequence[Task], resources: Resources, deadline: floa
 def _on_ray(
     tasks: Sequence[Task], resources: Resources, address: str | None, deadline: float | None
 ) -> Iterator[Outcome]:
-    with ray_cluster(address, _cores()) as ray:
+    with ray_cluster(address, count_cores()) as ray:
         nodes_gpus = [node['Resources'].get('GPU', 0) for node in ray.nodes() if node['Alive']]
         wanted = resources.gpus_per_run if resources.gpus_per_run is not None else int(min(max(nodes_gpus), 1))
         if wanted > max(nodes_gpus):
@@ -160,7 +160,3 @@ def _outcome(task: Task, stop: Callable[[], bool], **where: Any) -> Outcome:
 
 def _is_past(deadline: float | None) -> bool:
     return deadline is not None and time.time() > deadline
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from timm_convattn.environment import Environment
 from timm_convattn.errors import InputError
 from timm_convattn.paper import TABLE_2
 from timm_convattn.redact import strip_local_paths
@@ -16,7 +17,6 @@ from timm_convattn.results import (
     Arm,
     ArmRun,
     Difference,
-    Environment,
     PaperResult,
     SelectiveResults,
     StudyDataset,

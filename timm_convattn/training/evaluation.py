@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 
 from timm_convattn.data.crop_images import CropImages, unwrap_worker_errors
 from timm_convattn.data.sources import class_names_of, content_hash, describe_origin, describe_source
-from timm_convattn.environment import describe_environment
+from timm_convattn.environment import count_cores, describe_environment
 from timm_convattn.errors import InputError
 from timm_convattn.metrics import accuracy_by_size, compute_metrics
 from timm_convattn.models.config import model_data_config, pretrained_cfg
@@ -150,7 +151,7 @@ def evaluation_record(
             'class_names': names,
         },
         'metrics': score(predictions, crop_sides(crops)),
-        'environment': describe_environment(accelerator.num_processes, accelerator.device.type),
+        'environment': asdict(describe_environment(accelerator.num_processes, accelerator.device.type)),
     }
     return record, predictions
 
@@ -161,6 +162,5 @@ def use_threads(accelerator: Accelerator, threads: int | None) -> None:
     `accelerate launch` starts a single process with one thread unless told otherwise.
     """
     if accelerator.device.type == 'cpu':
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         local_processes = int(os.environ.get('LOCAL_WORLD_SIZE', accelerator.num_processes))
-        torch.set_num_threads(threads or max(1, cores // local_processes))
+        torch.set_num_threads(threads or max(1, count_cores() // local_processes))
