@@ -49,8 +49,8 @@ def test_area_does_not_depend_on_the_order_of_equal_confidences():
 def test_minimum_area_is_that_of_a_confidence_that_ranks_errors_last():
     _, hits = samples(300)
     perfect = risk_coverage(hits + RNG.uniform(0, 0.1, 300), hits)
-    assert perfect.area == pytest.approx(perfect.least_area)
-    assert risk_coverage(RNG.uniform(size=300), hits).area > 2 * perfect.least_area
+    assert perfect.area == pytest.approx(perfect.minimum_area)
+    assert risk_coverage(RNG.uniform(size=300), hits).area > 2 * perfect.minimum_area
 
 
 def test_reliability_agrees_with_scikit_learn_and_is_0_if_calibrated():
@@ -81,7 +81,7 @@ def test_threshold_keeps_the_error_rate_as_often_as_its_level_states():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         threshold = choose_threshold(*samples(1_500, rng), target_error_rate=0.15)
-        kept += selective_metrics(*samples(50_000, rng), threshold)['error_rate'] <= 0.15
+        kept += selective_metrics(*samples(50_000, rng), threshold).error_rate <= 0.15
     assert kept >= 57
 
 
@@ -97,7 +97,7 @@ def test_higher_target_answers_more_and_impossible_ones_are_refused():
 
 def test_nothing_answered_has_no_accuracy():
     metrics = selective_metrics(np.array([0.2, 0.3]), np.array([True, False]), 0.9)
-    assert (metrics['coverage'], metrics['accuracy'], metrics['error_rate']) == (0.0, None, None)
+    assert (metrics.coverage, metrics.accuracy, metrics.error_rate) == (0.0, None, None)
 
 
 def test_predictions_and_rejection_are_read_as_they_were_written(tmp_path):

@@ -4,7 +4,7 @@ from typing import Any, TypedDict, cast
 
 import torch.nn as nn
 
-from timm_convattn.complexity import measure_complexity
+from timm_convattn.complexity import count_parameters, measure_complexity
 from timm_convattn.layers import RelMha2d
 from timm_convattn.models.config import model_data_config, pretrained_cfg
 
@@ -66,7 +66,7 @@ def describe_network(model: nn.Module) -> Network:
     sizes = dict.fromkeys((PAPER_SIZE, tuple(model_data_config(model)['input_size'][1:])))
     return {
         'class': f'{type(model).__module__}.{type(model).__qualname__}',
-        'parameters': sum(parameter.numel() for parameter in model.parameters()),
+        'parameters': count_parameters(model),
         'num_features': cast(int, model.num_features),
         'macs': {f'{height} x {width}': count_macs(model, (height, width)) for height, width in sizes},
         'stages': [dict(stage) for stage in cast(Any, getattr(model, 'feature_info', []))],

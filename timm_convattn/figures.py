@@ -1,5 +1,6 @@
 """Figures of crops and of results."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ __all__ = [
 ]
 
 
-def plot_confusion_matrix(record: dict[str, Any], path: Path) -> None:
+def plot_confusion_matrix(record: Mapping[str, Any], path: Path) -> None:
     """Write a PNG of the confusion matrix of a results file, see `draw_confusion_matrix`."""
     draw_confusion_matrix(record).savefig(path, dpi=120)
 
 
-def draw_confusion_matrix(record: dict[str, Any]) -> Figure:
+def draw_confusion_matrix(record: Mapping[str, Any]) -> Figure:
     """Draw the confusion matrix of a results file: true classes in rows, predicted ones in columns, shares as colours.
 
     Args:

@@ -23,7 +23,7 @@ from timm_convattn.data.images import decode_image
 from timm_convattn.errors import InputError
 from timm_convattn.factory import full_name, label_names, load_model
 from timm_convattn.hub.loading import find_rejection, load_rejection
-from timm_convattn.models.config import model_data_config
+from timm_convattn.models.config import Preprocessing, model_data_config
 from timm_convattn.rejection import Rejection
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Classifier:
     """In eval mode."""
     class_names: tuple[str, ...]
     """In the order of the logits."""
-    data_config: dict[str, Any]
+    data_config: Preprocessing
     """Its input, as timm's `create_transform` takes it."""
     rejection: Rejection | None = None
     """How sure it was of crops that it had not seen, where its run held some out."""

@@ -7,7 +7,7 @@ but was never predicted has a precision and an F1 of 0.
 
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import datasets
 import evaluate
@@ -19,7 +19,10 @@ from timm_convattn.tables import format_table
 __all__ = [
     'Accuracy',
     'ClassReport',
+    'ClassScores',
     'ConfusionMatrix',
+    'Metrics',
+    'SizeGroup',
     'accuracy',
     'accuracy_by_size',
     'compute_metrics',
@@ -29,6 +32,36 @@ __all__ = [
 ]
 
 SIDES = (0, 16, 32, 64)  # lower limits of the size groups, in pixels
+
+
+class ClassScores(TypedDict):
+    """Scores of a class, None without samples."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+class Metrics(TypedDict):
+    """Metrics of a split."""
+
+    num_samples: int
+    accuracy: float
+    macro_f1: float
+    weighted_f1: float
+    absent_classes: list[str]
+    per_class: dict[str, ClassScores]
+    confusion_matrix: list[list[int]]
+
+
+class SizeGroup(TypedDict):
+    """Accuracy of the crops with sides in a range, in pixels. `to_side` is None without a limit."""
+
+    from_side: int
+    to_side: int | None
+    num_samples: int
+    accuracy: float | None
 
 
 def confusion_matrix(
@@ -102,13 +135,13 @@ class _LabelMetric(evaluate.Metric):
                 raise ValueError(f'{name} are of type {dtype}, wanted integers: take the argmax of the logits first.')
         super().add_batch(predictions=predictions, references=references, **kwargs)
 
-    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, Any] | None:
+    def compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, object] | None:
         """Compute the metric over all added labels, and over those passed."""
         if predictions is None and self.writer is None:
             raise ValueError('There are no labels to compute a metric of: add some first.')
         if predictions is not None:
             self.add_batch(predictions=predictions, references=references)
-        result: dict[str, Any] | None = super().compute(**kwargs)
+        result: dict[str, object] | None = super().compute(**kwargs)
         return result
 
     def _matrix(self, predictions: Any, references: Any) -> npt.NDArray[np.int64]:
@@ -118,14 +151,14 @@ class _LabelMetric(evaluate.Metric):
 class Accuracy(_LabelMetric):
     """Share of samples whose predicted class is the true one."""
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, Any]:
+    def _compute(self, predictions: Any, references: Any) -> dict[str, object]:
         return {'accuracy': float(accuracy(self._matrix(predictions, references)))}
 
 
 class ClassReport(_LabelMetric):
     """Precision, recall, F1, support of each class; macro and weighted F1 over the classes that have samples."""
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, Any]:
+    def _compute(self, predictions: Any, references: Any) -> dict[str, object]:
         matrix = self._matrix(predictions, references)
         per_class = {name: _class_scores(matrix, index) for index, name in enumerate(self.class_names)}
         f1 = np.array([scores['f1'] for scores in per_class.values() if scores['support']], np.float64)
@@ -141,11 +174,11 @@ class ClassReport(_LabelMetric):
 class ConfusionMatrix(_LabelMetric):
     """Counts of predicted (columns) against true (rows) classes."""
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, Any]:
+    def _compute(self, predictions: Any, references: Any) -> dict[str, object]:
         return {'confusion_matrix': self._matrix(predictions, references).tolist()}
 
 
-def _class_scores(matrix: npt.NDArray[np.int64], index: int) -> dict[str, float | int | None]:
+def _class_scores(matrix: npt.NDArray[np.int64], index: int) -> ClassScores:
     hits, support, predicted = matrix[index, index], matrix[index].sum(), matrix[:, index].sum()
     if support == 0:
         return {'precision': None, 'recall': None, 'f1': None, 'support': 0}
@@ -157,7 +190,7 @@ def _class_scores(matrix: npt.NDArray[np.int64], index: int) -> dict[str, float 
     }
 
 
-def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str]) -> dict[str, Any]:
+def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str]) -> Metrics:
     """Compute all metrics of this module.
 
     Args:
@@ -165,32 +198,25 @@ def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str
         references: (N,) true labels, integers.
         class_names: Names of the classes, in the order of the labels.
 
-    Returns:
-        num_samples, accuracy, macro_f1, weighted_f1, absent_classes, per_class, confusion_matrix; plain numbers.
-
     Raises:
         ValueError: If there are no labels, or labels that are no integers or outside the classes.
     """
     if len(references) == 0:
         raise ValueError('There are no samples to evaluate on.')
-    metrics: dict[str, Any] = {'num_samples': len(references)}
+    metrics: dict[str, object] = {'num_samples': len(references)}
     for kind in (Accuracy, ClassReport, ConfusionMatrix):
         metrics |= kind(class_names).compute(predictions=predictions, references=references) or {}
-    return metrics
+    return cast(Metrics, metrics)
 
 
-def accuracy_by_size(hits: npt.NDArray[np.bool_], sides: npt.NDArray[np.floating]) -> list[dict[str, Any]]:
+def accuracy_by_size(hits: npt.NDArray[np.bool_], sides: npt.NDArray[np.floating]) -> list[SizeGroup]:
     """Compute the accuracy by size of the crops, smallest first.
 
     Args:
         hits: (N,) whether each crop was classified correctly.
         sides: (N,) side of each crop in its frame, in pixels: the square root of its area.
-
-    Returns:
-        For each group `from_side` and `to_side` (pixels, None without a limit), `num_samples`, and `accuracy`, None
-        where there is no sample.
     """
-    groups = []
+    groups: list[SizeGroup] = []
     for lowest, highest in zip(SIDES, [*SIDES[1:], None], strict=True):
         chosen = hits[(sides >= lowest) & (sides < (highest or np.inf))]
         accuracy = float(chosen.mean()) if len(chosen) else None
@@ -198,11 +224,12 @@ def accuracy_by_size(hits: npt.NDArray[np.bool_], sides: npt.NDArray[np.floating
     return groups
 
 
-def format_metrics(metrics: dict[str, Any]) -> str:
+def format_metrics(metrics: Metrics) -> str:
     """Format the result of `compute_metrics` as text: a row for each class, then the averages."""
     header, rows = ['class', 'precision', 'recall', 'F1', 'samples'], []
     for name, scores in metrics['per_class'].items():
-        values = ['-' if scores[key] is None else f'{scores[key]:.4f}' for key in ('precision', 'recall', 'f1')]
+        shown = scores['precision'], scores['recall'], scores['f1']
+        values = ['-' if score is None else f'{score:.4f}' for score in shown]
         rows.append([name, *values, f'{scores["support"]:,}' if scores['support'] else 'no sample'])
     absent = metrics['absent_classes']
     lines = [

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import scipy  # imports `optimize` and `special` when they are first used
 
 from timm_convattn.errors import InputError
+from timm_convattn.results import Answers
 
 __all__ = [
     'Reliability',
@@ -20,7 +21,7 @@ __all__ = [
     'choose_threshold',
     'confidence',
     'fit_temperature',
-    'format_rejection',
+    'format_answers',
     'reliability',
     'risk_coverage',
     'selective_metrics',
@@ -84,7 +85,7 @@ class RiskCoverage:
     """(K,) share of the answers that is wrong."""
     area: float
     """Mean risk over the coverages 1/N ... 1 (AURC, arXiv:1805.08206); 0 is the best."""
-    least_area: float
+    minimum_area: float
     """Area of a confidence that ranks all errors last."""
 
 
@@ -115,7 +116,7 @@ def risk_coverage(confidences: Floats, hits: Bools) -> RiskCoverage:
         coverage=answered / len(hits),
         risk=wrong / answered,
         area=float((expected / ranks).mean()),
-        least_area=float(best.mean()),
+        minimum_area=float(best.mean()),
     )
 
 
@@ -191,33 +192,24 @@ def choose_threshold(
     return float(curve.thresholds[good[-1]])
 
 
-def selective_metrics(confidences: Floats, hits: Bools, threshold: float) -> dict[str, Any]:
+def selective_metrics(confidences: Floats, hits: Bools, threshold: float) -> Answers:
     """Compute the effect of a threshold on a set of samples.
 
     Args:
         confidences: (N,)
         hits: (N,) whether each answer is right.
         threshold: Lowest confidence at which a sample is answered.
-
-    Returns:
-        `threshold`, `coverage`, `num_answered`, `accuracy` over the answered ones (None without any), `error_rate`.
     """
     answered = np.asarray(confidences) >= threshold
     accuracy = float(hits[answered].mean()) if answered.any() else None
-    return {
-        'threshold': threshold,
-        'coverage': float(answered.mean()),
-        'num_answered': int(answered.sum()),
-        'accuracy': accuracy,
-        'error_rate': None if accuracy is None else 1 - accuracy,
-    }
+    error_rate = None if accuracy is None else 1 - accuracy
+    return Answers(threshold, float(answered.mean()), int(answered.sum()), accuracy, error_rate)
 
 
-def format_rejection(rejection: dict[str, Any]) -> str:
-    """Format the threshold, the coverage and the accuracy of a model that may reject."""
-    accuracy = rejection['accuracy']
+def format_answers(answers: Answers, target_error_rate: float) -> str:
+    """Format threshold, coverage and accuracy as text."""
+    accuracy = '-' if answers.accuracy is None else f'{answers.accuracy:.4f}'
     return (
-        f'answered with a confidence of {rejection["threshold"]:.4f} and more, for at most '
-        f'{rejection["wanted_error_rate"]:.2%} wrong: {rejection["num_answered"]:,} crops, coverage '
-        f'{rejection["coverage"]:.4f}, accuracy ' + ('-' if accuracy is None else f'{accuracy:.4f}')
+        f'answered with a confidence of {answers.threshold:.4f} and more, for at most {target_error_rate:.2%} wrong: '
+        f'{answers.num_answered:,} crops, coverage {answers.coverage:.4f}, accuracy {accuracy}'
     )

@@ -5,7 +5,7 @@ Examples:
     python train_scripts/validate.py --model local-dir:runs/NAME/model --data crops/four_class --reject-at 0.01
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from timm_convattn.hub.loading import load_rejection
 from timm_convattn.metrics import format_metrics
 from timm_convattn.predictions import Predictions
 from timm_convattn.rejection import Rejection
-from timm_convattn.selective import confidence, format_rejection, selective_metrics
+from timm_convattn.selective import confidence, format_answers, selective_metrics
 from timm_convattn.training.evaluation import BATCH_SIZE, evaluation_record, use_threads
 from timm_convattn.training.processes import join_processes
 
@@ -72,11 +72,12 @@ def main(args: Args) -> None:
     if not accelerator.is_main_process:
         return
     print(format_metrics(record['metrics']))
-    if rejection is not None:
+    if rejection is not None and args.reject_at is not None:
         confidences = confidence(predictions.logits, rejection.temperature)
-        answered = selective_metrics(confidences, predictions.hits, threshold)
-        record['rejection'] = {'wanted_error_rate': args.reject_at, 'temperature': rejection.temperature, **answered}
-        print(format_rejection(record['rejection']))
+        answers = selective_metrics(confidences, predictions.hits, threshold)
+        settings = {'target_error_rate': args.reject_at, 'temperature': rejection.temperature}
+        record['rejection'] = {**settings, **asdict(answers)}
+        print(format_answers(answers, args.reject_at))
         if args.rejected is not None:
             draw_rejected(args.rejected, crops, predictions, confidences, threshold)
     if args.out is not None:

@@ -67,7 +67,7 @@ def _targets(classifier: Classifier, rejection: Rejection, rates: list[float]) -
         except InputError as error:
             yield Target(name_rate(rate), classifier, str(error), False, is_impossible=True)
             continue
-        coverage = selective_metrics(rejection.confidence, rejection.hits, threshold)['coverage']
+        coverage = selective_metrics(rejection.confidence, rejection.hits, threshold).coverage
         meaning = (
             f'Images with a confidence of at least {threshold:.1%} are answered, the others rejected. At most '
             f'{name_rate(rate)} of the answers are wrong, at a confidence level of 95 %, for images like the '

@@ -441,7 +441,7 @@ def test_validate_rejects_what_the_held_out_frames_say_and_shows_it(tiny_config,
     said = run_script(*command, '--reject-at', 0.99, '--out', out, '--rejected', sheet)
     assert said.returncode == 0, said.stderr
     rejection = json.loads(out.read_text())['rejection']
-    assert rejection['wanted_error_rate'] == 0.99
+    assert rejection['target_error_rate'] == 0.99
     assert f'{rejection["num_answered"]} crops, coverage {rejection["coverage"]:.4f}' in said.stdout
     assert sheet.exists() == (rejection['coverage'] < 1)
     refused = run_script(*command, '--reject-at', 0.0001)

@@ -4,7 +4,6 @@ import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch.nn as nn
@@ -12,6 +11,7 @@ from timm.models import save_for_hf
 
 from timm_convattn.description import describe_network
 from timm_convattn.files import write_json
+from timm_convattn.models.config import Preprocessing
 
 __all__ = ['save_model']
 
@@ -30,7 +30,7 @@ INHERITED = (
 )
 
 
-def save_model(model: nn.Module, folder: Path, class_names: Sequence[str], data_config: dict[str, Any]) -> None:
+def save_model(model: nn.Module, folder: Path, class_names: Sequence[str], data_config: Preprocessing) -> None:
     """Save a model so that `timm.create_model('local-dir:<folder>', pretrained=True)` loads it.
 
     Args:

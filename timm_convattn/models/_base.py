@@ -1,5 +1,6 @@
 """What the model families share: position tables built for an image size, and the defaults of timm's configurations."""
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -30,7 +31,7 @@ class AttnModel:
         return position_tables(cast(nn.Module, self))
 
 
-def create_cfg(**kwargs: Any) -> dict[str, Any]:
+def create_cfg(**kwargs: Any) -> Mapping[str, Any]:
     """Return the configuration of weights trained at 224 x 224 pixels on ImageNet, with changes."""
     return {
         'url': '',

@@ -1,19 +1,30 @@
 """The configuration of a timm model: its weights and its input."""
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
 
 import timm
 import torch.nn as nn
 
-__all__ = ['model_data_config', 'pretrained_cfg']
+__all__ = ['Preprocessing', 'model_data_config', 'pretrained_cfg']
 
 
-def pretrained_cfg(model: nn.Module) -> dict[str, Any]:
+class Preprocessing(TypedDict):
+    """Preprocessing of a model's input, as arguments of timm's `create_transform`."""
+
+    input_size: tuple[int, int, int]
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_pct: float
+    crop_mode: str
+
+
+def pretrained_cfg(model: nn.Module) -> Mapping[str, Any]:
     """Return the configuration of the weights that a timm model has or started from."""
-    return cast(dict[str, Any], model.pretrained_cfg)
+    return cast(Mapping[str, Any], model.pretrained_cfg)
 
 
-def model_data_config(model: nn.Module) -> dict[str, Any]:
-    """Return the input configuration of a model, as arguments of timm's `create_transform`."""
-    config: dict[str, Any] = timm.data.resolve_model_data_config(model)
-    return config
+def model_data_config(model: nn.Module) -> Preprocessing:
+    """Return the preprocessing of a model's input."""
+    return cast(Preprocessing, timm.data.resolve_model_data_config(model))

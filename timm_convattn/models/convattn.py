@@ -6,6 +6,7 @@ block (Eq. 5 to 7) is built here around one whole stage. Its future work (lower 
 
 import copy
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypedDict, cast
 
 import timm
@@ -245,7 +246,7 @@ class Body(NamedTuple):
 
     stages: nn.Sequential
     feature_info: list[FeatureInfo]
-    pretrained_cfg: dict[str, Any]
+    pretrained_cfg: Mapping[str, Any]
 
 
 def _cut(backbone: str, pretrained: bool = False, **kwargs: Any) -> Body:

@@ -170,7 +170,7 @@ def _selective_section(findings: Findings, results: StudyResults, selections: Se
         [
             f'{arm}, seed {run.run.seed}',
             f'{each.rejection.temperature:.2f}',
-            *(f'{value:.4f}' for value in (each.curve.area, each.curve.least_area)),
+            *(f'{value:.4f}' for value in (each.curve.area, each.curve.minimum_area)),
         ]
         for arm, pairs in selections.items()
         for run, each in pairs

@@ -13,7 +13,6 @@ from timm_convattn.paper import TABLE_2
 from timm_convattn.redact import strip_local_paths
 from timm_convattn.rejection import Rejection
 from timm_convattn.results import (
-    Answers,
     Arm,
     ArmRun,
     Difference,
@@ -138,7 +137,7 @@ def _selective_results(selection: Selection) -> SelectiveResults:
         held_out_accuracy=float(selection.rejection.hits.mean()),
         temperature=selection.rejection.temperature,
         area=selection.curve.area,
-        minimum_area=selection.curve.least_area,
+        minimum_area=selection.curve.minimum_area,
         calibration_error=reliability(selection.confidence, selection.hits).error,
         calibration_error_without_temperature=reliability(selection.plain_confidence, selection.hits).error,
         targets=[_target(selection, error_rate) for error_rate in TARGET_ERROR_RATES],
@@ -153,8 +152,8 @@ def _target(selection: Selection, error_rate: float) -> Target:
         return Target(error_rate, refused=str(error))
     return Target(
         error_rate,
-        held_out=Answers(**selective_metrics(rejection.confidence, rejection.hits, threshold)),
-        validation=Answers(**selective_metrics(selection.confidence, selection.hits, threshold)),
+        held_out=selective_metrics(rejection.confidence, rejection.hits, threshold),
+        validation=selective_metrics(selection.confidence, selection.hits, threshold),
     )
 
 

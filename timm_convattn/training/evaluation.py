@@ -17,12 +17,13 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from timm_convattn.complexity import count_parameters
 from timm_convattn.data.crop_images import CropImages, unwrap_worker_errors
 from timm_convattn.data.sources import class_names_of, content_hash, describe_origin, describe_source
 from timm_convattn.environment import count_cores, describe_environment
 from timm_convattn.errors import InputError
 from timm_convattn.metrics import accuracy_by_size, compute_metrics
-from timm_convattn.models.config import model_data_config, pretrained_cfg
+from timm_convattn.models.config import Preprocessing, model_data_config, pretrained_cfg
 from timm_convattn.predictions import Predictions
 
 __all__ = ['BATCH_SIZE', 'evaluation_loader', 'evaluation_record', 'predict', 'score', 'use_threads']
@@ -32,7 +33,7 @@ BATCH_SIZE = 128  # one size everywhere: sums of floats depend on it in their la
 
 
 def evaluation_loader(
-    crops: datasets.Dataset, data_config: dict[str, Any], batch_size: int = BATCH_SIZE, num_workers: int = 0
+    crops: datasets.Dataset, data_config: Preprocessing, batch_size: int = BATCH_SIZE, num_workers: int = 0
 ) -> DataLoader[Any]:
     """Load crops as timm's own evaluation transform makes them for a model, in their order."""
     transform = timm.data.create_transform(**data_config, is_training=False)
@@ -139,7 +140,7 @@ def evaluation_record(
     record = {
         'model': {
             'architecture': pretrained_cfg(model)['architecture'],
-            'parameters': sum(parameter.numel() for parameter in model.parameters()),
+            'parameters': count_parameters(model),
             'input': {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()},
         },
         'data': {

@@ -22,7 +22,7 @@ from timm_convattn.files import explain_full_disk, replace_file, replace_folder,
 from timm_convattn.hub import save_model
 from timm_convattn.hub.publishing import check_right_to_write, publish, run_publication
 from timm_convattn.metrics import format_metrics
-from timm_convattn.models.config import model_data_config
+from timm_convattn.models.config import Preprocessing, model_data_config
 from timm_convattn.rejection import Rejection
 from timm_convattn.training.evaluation import evaluation_loader, evaluation_record, predict, use_threads
 from timm_convattn.training.loop import Training
@@ -120,7 +120,7 @@ def _create_accelerator(config: Config, folder: Path) -> Accelerator:
     return accelerator
 
 
-def _save_finished(model: nn.Module, folder: Path, class_names: list[str], data_config: dict[str, Any]) -> None:
+def _save_finished(model: nn.Module, folder: Path, class_names: list[str], data_config: Preprocessing) -> None:
     with replace_folder(folder) as beside:
         save_model(model.to(memory_format=torch.contiguous_format), beside, class_names, data_config)
 

@@ -31,6 +31,7 @@ from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
 from timm_convattn.layers import calibrate_norms
 from timm_convattn.layers.conv_attn import added_parts
+from timm_convattn.models.config import Preprocessing
 from timm_convattn.training.checkpoints import Progress, load_checkpoint, newest_checkpoint, save_checkpoint
 from timm_convattn.training.evaluation import evaluation_loader, predict, score
 from timm_convattn.training.loss_watch import LossWatch
@@ -73,7 +74,7 @@ class Training:
         model: nn.Module,
         crops: dict[str, Any],
         class_names: list[str],
-        data_config: dict[str, Any],
+        data_config: Preprocessing,
         folder: Path,
     ) -> None:
         self.config = config
@@ -308,7 +309,7 @@ def _cut_log(path: Path, epochs: int) -> None:
         write_text(path, ''.join(f'{line}\n' for line in kept))
 
 
-def _check_batches_of_one(model: nn.Module, data_config: dict[str, Any]) -> None:
+def _check_batches_of_one(model: nn.Module, data_config: Preprocessing) -> None:
     """Refuse batches of one crop for a network that finds no batch statistics in them."""
     try:
         copy.deepcopy(model).train()(torch.zeros(1, *data_config['input_size']))
@@ -316,7 +317,7 @@ def _check_batches_of_one(model: nn.Module, data_config: dict[str, Any]) -> None
         raise InputError(f'The network cannot train on batches of one crop: {error}') from None
 
 
-def _create_normalize(config: Config, data_config: dict[str, Any]) -> Normalize:
+def _create_normalize(config: Config, data_config: Preprocessing) -> Normalize:
     return Normalize(data_config['mean'], data_config['std'], Augment(config.augment, config.run.seed))
 
 
@@ -362,7 +363,7 @@ def _chosen_crops(config: Config, crops: Any) -> Any:
 
 
 def _training_loader(
-    config: Config, crops: Any, data_config: dict[str, Any], num_processes: int
+    config: Config, crops: Any, data_config: Preprocessing, num_processes: int
 ) -> tuple[DataLoader[Any], EpochSampler | StreamedImages]:
     """Make the loader of batches (images, labels, indices), and what has to be told the epoch."""
     channels, height, width = data_config['input_size']

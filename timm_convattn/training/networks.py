@@ -1,6 +1,6 @@
 """The network of a run: a timm model, made for the crops at hand, with the weights that it starts from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from timm_convattn.factory import check_name, create_on_meta, make_network
 from timm_convattn.hub.loading import check_weights, fetch_weights
 from timm_convattn.layers import RelMha2d
 from timm_convattn.models import MODULES
-from timm_convattn.models.config import pretrained_cfg
+from timm_convattn.models.config import Preprocessing, pretrained_cfg
 
 __all__ = ['create_network', 'network_input']
 
@@ -62,7 +62,7 @@ def _is_backbone(saved: nn.Module, model: str) -> bool:
     return not has_attention and model in timm.list_models(module=MODULES) and model != 'convattn'
 
 
-def _augment(name: str, cfg: dict[str, Any], model: str, given: dict[str, Any]) -> nn.Module:
+def _augment(name: str, cfg: Mapping[str, Any], model: str, given: dict[str, Any]) -> nn.Module:
     """Put a trained backbone's weights into a model of ours, which computes what the backbone does."""
     weights = fetch_weights(name)
     overlay = {'file': str(weights), **{key: cfg[key] for key in ('num_classes', 'input_size', 'mean', 'std')}}
@@ -81,7 +81,7 @@ def _model_args(pairs: Sequence[str]) -> dict[str, Any]:
     return args
 
 
-def network_input(config: ModelConfig, model: nn.Module, img_size: tuple[int, int]) -> dict[str, Any]:
+def network_input(config: ModelConfig, model: nn.Module, img_size: tuple[int, int]) -> Preprocessing:
     """Say how the input of a network is made, in the terms of timm's `create_transform`: squashed to its size."""
     source = pretrained_cfg(model)
     return {
