@@ -195,7 +195,7 @@ def write_bomb(path):
     [
         ('torn.png', lambda path: path.write_bytes(b'\x89PNG\r\n\x1a\n and no more'), 'cannot be decoded'),
         ('empty.jpg', lambda path: path.write_bytes(b''), 'cannot be decoded'),
-        ('bomb.png', write_bomb, 'which no thermal camera gives'),
+        ('bomb.png', write_bomb, 'more than any thermal camera has'),
     ],
 )
 def test_invalid_images_are_reported(page, warnings, tmp_path, name, write, message):

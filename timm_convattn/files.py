@@ -114,13 +114,8 @@ def sync(path: Path) -> None:
 def read_yaml(path: Path, wanted: str, hint: str) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
-    Args:
-        path: The file.
-        wanted: Expected content, for the message.
-        hint: Where such files are.
-
     Raises:
-        InputError: If it is missing, or holds something else.
+        InputError: If it is missing or holds something else, with `wanted`, the expected content, and `hint`.
     """
     if not path.is_file():
         raise InputError(f'There is no file {path}, wanted {wanted}. {hint}')
@@ -151,14 +146,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def explain_full_disk(folder: Path, hint: str) -> Iterator[None]:
-    """Turn errors of a disk that cannot be written to into an `InputError`.
-
-    Args:
-        folder: Where the block writes.
-        hint: What to do.
+    """Turn errors of the disk of a folder into an `InputError`.
 
     Raises:
-        InputError: If the disk is full or read-only, or its quota is used up.
+        InputError: If the disk is full or read-only, or its quota is used up. `hint` says what to do.
     """
     try:
         yield

@@ -102,7 +102,7 @@ def test_broken_files_are_reported_and_the_others_classified(cli, model_folder, 
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 2
     assert 'broken.png cannot be decoded' in done.stderr
-    assert 'counts.tiff has 16 bits. Say how to scale it: --bits 16.' in done.stderr
+    assert 'counts.tiff has 16 bits. Scale it to 8 bits with --bits 16.' in done.stderr
     assert 'bomb.png has more than 64000000 pixels' in done.stderr
     assert '3 files could not be decoded' in done.stderr
     assert cli('predict', model_folder, tmp_path / 'counts.tiff', '--bits', 16, '--threads', 1).returncode == 0

@@ -198,7 +198,7 @@ def test_16_bit_frames_are_scaled_by_percentiles_when_asked_for(flir_writer):
     middle = (pixels > 0) & (pixels < 255)
     slope, offset = np.polyfit(counts[middle], pixels[middle], 1)
     assert np.abs(slope * counts[middle] + offset - pixels[middle]).max() < 1
-    with pytest.raises(InputError, match=r'has 16 bits\. Say how to scale it'):
+    with pytest.raises(InputError, match=r'has 16 bits\. Scale it to 8 bits with --bits 16'):
         read_frame(frame)
 
 

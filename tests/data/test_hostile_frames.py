@@ -1,4 +1,4 @@
-"""Annotations and images that nobody would write: each is read rightly or refused in a sentence, inside its folder."""
+"""Hostile annotations and images: each is read correctly or refused, and nothing outside of its folder is touched."""
 
 import copy
 import io
@@ -27,16 +27,8 @@ def cases(number):
 
 
 NAMES = ['thermal_8_bit/TEST_00000.jpeg', '../val/x.jpeg', '/etc/passwd', '..', '', '.', 'a' * 5000, 'nul\0', '\ud800']
-NAMES += [
-    'link.jpeg',
-    'ring',
-    'out/secret.jpeg',
-    'thermal_8_bit/../../../secret.jpeg',
-    'con',
-    'a\nb',
-    '\x1b[31mred',
-    '人.jpeg',
-]
+NAMES += ['link.jpeg', 'ring', 'out/secret.jpeg', 'thermal_8_bit/../../../secret.jpeg']
+NAMES += ['con', 'a\nb', '\x1b[31mred', '人.jpeg']
 scalars = st.one_of(
     st.none(),
     st.booleans(),
@@ -54,35 +46,35 @@ junk = st.recursive(
 )
 
 
-def places(value, path=()):
-    """All paths into a JSON value."""
+def paths_in(value, path=()):
+    """Return all paths into a JSON value."""
     found = [path] if path else []
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
-        found += places(child, (*path, key))
+        found += paths_in(child, (*path, key))
     return found
 
 
 @st.composite
 def mutated(draw, coco):
-    """A COCO object in which some values are others, gone, or there twice."""
-    bent = copy.deepcopy(coco)
+    """Draw a COCO object in which some values are replaced, removed or repeated."""
+    changed = copy.deepcopy(coco)
     for _ in range(draw(st.integers(1, 4))):
-        found = places(bent)
+        found = paths_in(changed)
         if not found:
             break
         *path, last = draw(st.sampled_from(found))
-        place = bent
+        parent = changed
         for key in path:
-            place = place[key]
+            parent = parent[key]
         what = draw(st.sampled_from(['replace', 'replace', 'remove', 'repeat']))
         if what == 'replace':
-            place[last] = draw(junk)
+            parent[last] = draw(junk)
         elif what == 'remove':
-            del place[last]
-        elif isinstance(place, list):
-            place.append(copy.deepcopy(place[last]))
-    return bent
+            del parent[last]
+        elif isinstance(parent, list):
+            parent.append(copy.deepcopy(parent[last]))
+    return changed
 
 
 def everything_in(folder):
@@ -91,7 +83,7 @@ def everything_in(folder):
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
-    """A FLIR folder with links that leave it, beside a file that is none of its business."""
+    """A FLIR folder with links to files outside of it, next to such a file."""
     home = tmp_path_factory.mktemp('hostile')
     writer = FlirWriter(home / 'flir', size=(64, 48))
     boxes = [('person', [1, 2, 20, 30]), ('car', [30.5, 4, 12, 9.25]), ('other vehicle', [0, 0, 5, 5])]
@@ -106,7 +98,7 @@ def home(tmp_path_factory):
 
 
 def check_reading(home, writer):
-    """Read and build; whatever comes of it, it is right or an `InputError`, and nothing is written elsewhere."""
+    """Read the folder: the result is valid or an `InputError`, and no file changes."""
     before, inside = everything_in(home), (writer.folder / 'train').resolve()
     try:
         flir = read_flir(writer.folder, missing='skip')
@@ -124,68 +116,61 @@ def check_reading(home, writer):
     return 'read'
 
 
-def outcomes_of(home, writer, contents):
+def read_annotations(home, writer, contents):
     path = writer.folder / 'train' / 'thermal_annotations.json'
     path.write_bytes(contents)
     return check_reading(home, writer)
 
 
 def test_annotations_with_any_value_anywhere_are_read_or_refused(home):
-    place, writer, coco = home
+    root, writer, coco = home
     seen = set()
 
     @cases(900)
     @given(mutated(coco))
-    def check(bent):
-        seen.add(outcomes_of(place, writer, json.dumps(bent).encode()))
+    def check(changed):
+        seen.add(read_annotations(root, writer, json.dumps(changed).encode()))
 
     check()
     assert seen == {'read', 'refused'}
 
 
 def test_annotations_with_broken_text_are_read_or_refused(home):
-    place, writer, coco = home
+    root, writer, coco = home
     text = json.dumps(coco).encode()
 
     @cases(300)
     @given(st.integers(0, len(text)), st.integers(0, 40), st.binary(max_size=20))
     def check(start, gone, new):
-        outcomes_of(place, writer, text[:start] + new + text[start + gone :])
+        read_annotations(root, writer, text[:start] + new + text[start + gone :])
 
     check()
-    for contents in (
-        b'',
-        b'[' * 100_000,
-        b'{"images": ' + b'9' * 5000 + b'}',
-        b'\xef\xbb\xbf{}',
-        b'null',
-        text.decode().encode('utf-16'),
-    ):
-        outcomes_of(place, writer, contents)
+    others = [b'', b'null', b'[' * 100_000, b'{"images": ' + b'9' * 5000 + b'}', b'\xef\xbb\xbf{}']
+    for contents in (*others, text.decode().encode('utf-16')):
+        read_annotations(root, writer, contents)
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_no_file_name_leaves_the_folder_of_its_annotations(home, name):
-    place, writer, coco = home
-    bent = copy.deepcopy(coco)
-    bent['images'][0]['file_name'] = name
-    outcomes_of(place, writer, json.dumps(bent).encode())
+    root, writer, coco = home
+    changed = copy.deepcopy(coco)
+    changed['images'][0]['file_name'] = name
+    read_annotations(root, writer, json.dumps(changed).encode())
     if name in ('link.jpeg', 'ring', 'out/secret.jpeg', '/etc/passwd') or '../' in name:
-        with pytest.raises(
-            InputError, match=r'lies outside|cannot be one' + ('|not on disk' if name == 'ring' else '')
-        ):
+        pattern = r'lies outside|cannot be one' + ('|not on disk' if name == 'ring' else '')
+        with pytest.raises(InputError, match=pattern):
             read_flir(writer.folder)
 
 
-def test_crops_of_any_annotations_count_what_they_hold_and_appear_whole_or_not_at_all(home, tmp_path):
-    place, writer, coco = home
+def test_crops_of_any_annotations_are_counted_correctly_and_complete(home, tmp_path):
+    root, writer, coco = home
     path, out = writer.folder / 'train' / 'thermal_annotations.json', tmp_path / 'crops'
 
     @cases(60)
     @given(mutated(coco))
-    def check(bent):
-        path.write_text(json.dumps(bent))
-        before = everything_in(place)
+    def check(changed):
+        path.write_text(json.dumps(changed))
+        before = everything_in(root)
         try:
             made = build_crops(writer.folder, out, missing='skip', progress=False)
         except InputError:
@@ -198,7 +183,7 @@ def test_crops_of_any_annotations_count_what_they_hold_and_appear_whole_or_not_a
             for file in sorted(out.rglob('*'), reverse=True):
                 file.unlink() if file.is_file() else file.rmdir()
             out.rmdir()
-        assert everything_in(place) == before
+        assert everything_in(root) == before
 
     check()
 
@@ -247,7 +232,7 @@ def read(path, contents, size=(16, 12), percentiles=None):
 
 
 @pytest.mark.parametrize('kind', IMAGES)
-def test_images_of_any_kind_under_any_ending_are_read_as_grey_or_refused(tmp_path, kind):
+def test_images_of_any_format_and_extension_are_read_as_grey_or_refused(tmp_path, kind):
     image = read(tmp_path / 'frame.jpeg', IMAGES[kind], percentiles=(1, 99))
     assert isinstance(image, Image.Image) or (kind == 'lab tiff' and 'cannot be decoded' in image)
 
@@ -257,9 +242,9 @@ def test_broken_images_are_read_or_refused(tmp_path):
 
     @cases(700)
     @given(st.sampled_from(sorted(IMAGES)), st.floats(0, 1), st.integers(0, 60), st.binary(max_size=30), st.booleans())
-    def check(kind, place, gone, new, cut):
+    def check(kind, position, gone, new, cut):
         contents = IMAGES[kind]
-        start = int(place * len(contents))
+        start = int(position * len(contents))
         broken = contents[:start] if cut else contents[:start] + new + contents[start + gone :]
         seen.add(isinstance(read(tmp_path / 'frame.jpeg', broken, percentiles=(1, 99)), Image.Image))
 
@@ -269,7 +254,7 @@ def test_broken_images_are_read_or_refused(tmp_path):
 
 
 def png_of(width, height, data=b''):
-    """A PNG that says it is of any size."""
+    """Return a PNG whose header states a size, whatever its data."""
 
     def chunk(kind, content):
         return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
@@ -279,11 +264,11 @@ def png_of(width, height, data=b''):
 
 
 @pytest.mark.parametrize('side', [9_000, 60_000, 2**31 - 1])
-def test_image_that_would_fill_the_memory_is_refused_before_it_is_decoded(tmp_path, side):
+def test_image_that_would_fill_memory_is_refused_before_decoding(tmp_path, side):
     contents = png_of(side, side, zlib.compress(bytes(10_000_000)))
     before = resident()
-    said = read(tmp_path / 'frame.png', contents, size=(side, side))
-    assert 'more than 64000000 pixels' in said or 'cannot be decoded' in said
+    message = read(tmp_path / 'frame.png', contents, size=(side, side))
+    assert 'more than 64000000 pixels' in message or 'cannot be decoded' in message
     assert resident() - before < 50e6
 
 
@@ -292,7 +277,7 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
-def test_counts_that_are_no_numbers_are_refused(tmp_path):
+def test_non_finite_counts_are_refused(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(np.full((12, 16), np.nan, np.float32)).save(buffer, 'TIFF')
     assert 'holds NaN or infinite values' in read(tmp_path / 'frame.tiff', buffer.getvalue(), percentiles=(1, 99))

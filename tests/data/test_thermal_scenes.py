@@ -1,4 +1,4 @@
-"""What the drawn scenes must keep: the layout, the boxes, the balance, and that a linear model finds no giveaway."""
+"""Drawn scenes: the layout, boxes and class balance, and classes that a linear model cannot separate."""
 
 import json
 from collections import Counter
@@ -14,13 +14,14 @@ from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from timm_convattn.data.thermal_scenes import CATEGORY_IDS, HEIGHT, WIDTH, SceneBox, draw_frame, write_scenes
+from timm_convattn.data.flir import Box
+from timm_convattn.data.thermal_scenes import CATEGORY_IDS, HEIGHT, WIDTH, draw_frame, write_scenes
 from timm_convattn.errors import InputError
 
 SEED = 0
 NUM_TRAIN, NUM_VAL = 110, 40  # of the 450 frames of the default data set, so that the file runs in seconds
 
-Drawn = tuple[npt.NDArray[np.uint8], list[SceneBox]]
+Drawn = tuple[npt.NDArray[np.uint8], list[Box]]
 
 
 @pytest.fixture(scope='module')
@@ -104,10 +105,10 @@ def test_layout_is_flir_v13(written: Path) -> None:
         assert {c['name']: c['id'] for c in document['categories']} == {'person': 1, 'bicycle': 2, 'car': 3, 'dog': 17}
         assert all(set(category) == {'id', 'name', 'supercategory'} for category in document['categories'])
         assert [image['id'] for image in document['images']] == list(range(count))
-        for image in document['images']:
-            assert (image['width'], image['height']) == (640, 512)
-            with Image.open(written / split / image['file_name']) as picture:
-                assert (picture.format, picture.mode, picture.size) == ('JPEG', 'L', (640, 512))
+        for entry in document['images']:
+            assert (entry['width'], entry['height']) == (640, 512)
+            with Image.open(written / split / entry['file_name']) as image:
+                assert (image.format, image.mode, image.size) == ('JPEG', 'L', (640, 512))
         assert len(list((written / split / 'thermal_8_bit').iterdir())) == count
 
 
@@ -143,7 +144,7 @@ def test_no_frame_is_in_both_splits(written: Path) -> None:
     assert len(set(contents)) == 5
 
 
-def test_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_folder_that_is_not_empty_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / 'full').mkdir()
     (tmp_path / 'full' / 'note.txt').write_text('mine', encoding='utf-8')
     with pytest.raises(InputError, match='already exists'):
@@ -151,21 +152,21 @@ def test_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path) -
     assert files_under(tmp_path) == {'full/note.txt': b'mine'}
 
 
-def test_file_in_the_way_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_existing_file_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('mine', encoding='utf-8')
     with pytest.raises(InputError, match='already exists'):
         write_scenes(tmp_path / 'file', num_train=1, num_val=1)
     assert files_under(tmp_path) == {'file': b'mine'}
 
 
-def test_empty_folder_is_filled_and_nothing_else_is_left_beside_it(tmp_path: Path) -> None:
+def test_empty_folder_is_filled_without_other_files_next_to_it(tmp_path: Path) -> None:
     (tmp_path / 'empty').mkdir()
     write_scenes(tmp_path / 'empty', num_train=1, num_val=1)
     assert [path.name for path in tmp_path.iterdir()] == ['empty']
     assert sorted(path.name for path in (tmp_path / 'empty').iterdir()) == ['train', 'val']
 
 
-def test_failure_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail_at_second(seed: int, index: int) -> Drawn:
         if index == 1:
             raise OSError('disk is full')
@@ -178,7 +179,6 @@ def test_failure_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyt
 
 
 def test_logistic_regression_on_pixels_stays_below_080_macro_f1(drawn: list[Drawn]) -> None:
-    """On a subsample and its 200 principal components, to be quick."""
     train_pixels, train_names, _ = crops(drawn[:NUM_TRAIN])
     val_pixels, val_names, _ = crops(drawn[NUM_TRAIN:])
     for c in (1e-4, 1e-3, 1e-2, 1e-1):

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from timm_convattn.data import thermal_scenes
-from timm_convattn.data.thermal_scenes import SceneBox, draw_frame
+from timm_convattn.data.flir import Box
+from timm_convattn.data.thermal_scenes import draw_frame
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _draw_with_owners(index: int):
     return frame, boxes, kept['owner'], kept['categories']
 
 
-def _figure_in(box: SceneBox, owner: npt.NDArray[np.int16], categories: list[str]) -> npt.NDArray[np.bool_]:
+def _figure_in(box: Box, owner: npt.NDArray[np.int16], categories: list[str]) -> npt.NDArray[np.bool_]:
     """Return the pixels of the actor whose own box is closest to a box."""
     expected = np.array([box.x, box.y, box.x + box.w, box.y + box.h])
     best, least = None, np.inf

@@ -50,7 +50,7 @@ class Normalize:
 
 @dataclass(frozen=True)
 class AugmentAmounts:
-    """Amounts of the paper's augmentations, which it names without amounts."""
+    """Amounts of the paper's augmentations, which the paper does not state."""
 
     hflip: float = 0.5
     """Probability of a horizontal flip."""
@@ -81,8 +81,8 @@ class Drawn(NamedTuple):
 class Augment:
     """The paper's augmentations (section 4.2) of whole batches: one affine sampling, then brightness.
 
-    Rotation, shift, shear and zoom mean what they mean in torchvision's `RandomAffine` (shear along x), brightness what
-    it means in `ColorJitter`. Pixels from outside the image repeat its border.
+    Rotation, shift, shear (along x) and zoom are those of torchvision's `RandomAffine`, brightness is that of
+    `ColorJitter`. Pixels outside of the image repeat its border.
 
     Args:
         amounts: Amount of each augmentation.
@@ -94,16 +94,7 @@ class Augment:
         self.seed = seed
 
     def __call__(self, images: torch.Tensor, indices: torch.Tensor, epoch: int) -> torch.Tensor:
-        """Augment a batch.
-
-        Args:
-            images: (B, C, H, W) in [0, 1]
-            indices: (B,) indices of the crops in their data set.
-            epoch: The epoch; every epoch has other random numbers.
-
-        Returns:
-            (B, C, H, W) in [0, 1]
-        """
+        """Augment a batch of (B, C, H, W) images in [0, 1], with (B,) indices of the crops in their data set."""
         drawn = self.draw(indices, epoch)
         size = (images.shape[2], images.shape[3])
         matrices = affine_matrices(drawn.flip, drawn.angle, drawn.translate, drawn.shear, drawn.scale, size)
@@ -112,12 +103,7 @@ class Augment:
         return images.mul_(drawn.brightness.to(images).view(-1, 1, 1, 1)).clamp_(0, 1)
 
     def draw(self, indices: torch.Tensor, epoch: int) -> Drawn:
-        """Draw the random parameters of each crop of a batch.
-
-        Args:
-            indices: (B,) indices of the crops in their data set.
-            epoch: The epoch.
-        """
+        """Draw the random parameters of a batch, from (B,) indices of the crops in their data set."""
         amounts = self.amounts
         numbers = torch.from_numpy(uniform(self.seed, epoch, indices.cpu().numpy(), 7)).float()
         spread = 2 * numbers - 1  # -1 ... 1

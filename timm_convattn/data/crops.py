@@ -174,12 +174,8 @@ def crop_options(
 def built_crops(folder: Path, options: CropOptions | None = None) -> CropSet | None:
     """Read `crops.json` of a folder that `build_crops` wrote; None if there is none.
 
-    Args:
-        folder: The folder.
-        options: Expected options. None: any.
-
     Raises:
-        InputError: If the file cannot be read, or the crops were built with other options.
+        InputError: If it cannot be read, or the crops were built with other options than `options` (None: any).
     """
     if not (folder / 'crops.json').is_file():
         return None
@@ -196,15 +192,7 @@ def built_crops(folder: Path, options: CropOptions | None = None) -> CropSet | N
 
 
 def narrow_crops(folder: Path, out: Path, classes: Classes) -> CropSet:
-    """Write the crops of fewer classes as a new data set, one row group at a time.
-
-    Args:
-        folder: Folder that `build_crops` wrote.
-        out: Folder to write, new or empty.
-        classes: Classes to keep.
-
-    Returns:
-        Counts and options, which are also written to `out/crops.json`.
+    """Copy the crops of some classes from a folder that `build_crops` wrote to a new or empty folder.
 
     Raises:
         InputError: If `folder` has no `crops.json`, or lacks one of the classes.

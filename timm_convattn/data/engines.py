@@ -65,14 +65,7 @@ def ordered_map(engine: Engine, num_proc: int, address: str | None) -> Iterator[
 def map_ahead(
     pool: Executor, function: Callable[[Task], Result], tasks: Iterable[Task], ahead: int
 ) -> Generator[Result, None, None]:
-    """Apply a function to tasks in the workers of a pool, and yield the results in the order of the tasks.
-
-    Args:
-        pool: The pool.
-        function: The function.
-        tasks: The tasks.
-        ahead: Largest number of tasks that are started before their results are asked for.
-    """
+    """Apply a function to tasks in the workers of a pool, up to `ahead` before the results are asked for, in order."""
     futures: deque[Future[Result]] = deque()
     try:
         for task in tasks:

@@ -165,10 +165,6 @@ def read_flir(root: Path, missing: Literal['fail', 'skip'] = 'fail', bits: Liter
 def read_annotations(path: Path, bits: Literal[8, 16] = 8) -> Split:
     """Read a file of COCO annotations, FLIR's or others, whose frames are in its folder.
 
-    Args:
-        path: The file.
-        bits: As for `read_flir`.
-
     Raises:
         InputError: If the file is missing or invalid, or names a file outside its folder.
     """

@@ -48,14 +48,13 @@ def decode_image(
         An image of the mode.
 
     Raises:
-        InputError: If the file cannot be decoded, has more than `MAX_PIXELS`, or has 16 bits and no `percentiles` are
-            given.
+        InputError: If the file cannot be decoded, has more than `MAX_PIXELS`, or has 16 bits and `percentiles` is None.
     """
     with _explain(name, hint), Image.open(path) as image:
         if check is not None:
             check(image)
         if image.width * image.height > MAX_PIXELS:
-            raise InputError(f'{name} has more than {MAX_PIXELS} pixels, which no thermal camera gives.')
+            raise InputError(f'{name} has more than {MAX_PIXELS} pixels, more than any thermal camera has.')
         if image.mode.startswith('I') or image.mode == 'F':
             decoded = _scale_counts(np.asarray(image), name, percentiles)
         else:
@@ -110,12 +109,12 @@ def _scale_counts(counts: npt.NDArray[Any], name: str, percentiles: tuple[float,
     if not np.isfinite(counts).all():
         raise InputError(f'{name} holds NaN or infinite values. Export it again.')
     if percentiles is None:
-        raise InputError(f'{name} has 16 bits. Say how to scale it: --bits 16.')
+        raise InputError(f'{name} has 16 bits. Scale it to 8 bits with --bits 16.')
     return Image.fromarray(scale_percentiles(counts, *percentiles))
 
 
 def scale_percentiles(counts: npt.NDArray[Any], low: float = 1.0, high: float = 99.0) -> npt.NDArray[np.uint8]:
-    """Scale the counts of a thermal sensor to 8 bits, between two percentiles of the frame.
+    """Scale the counts of a thermal sensor linearly to 8 bits, between two percentiles of the frame.
 
     Args:
         counts: (height, width) of any real type.

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
+from timm_convattn.data.flir import Box
 from timm_convattn.data.thermal_bodies import (
     Body,
     Climate,
@@ -50,17 +51,6 @@ MIN_SIDE_PX = 8  # smaller boxes are left out
 MIN_CONTRAST = 12.0  # bodies that differ from their surroundings by fewer grey levels get no box
 BOX_JITTER = 0.025  # standard deviation of a box edge, as a share of the box side
 CATEGORY_IDS = {'person': 1, 'bicycle': 2, 'car': 3, 'dog': 17}  # as FLIR ADAS v1.3 numbers them
-
-
-@dataclass(frozen=True)
-class SceneBox:
-    """Box of a body: COCO name of its category, left top corner and size in pixels."""
-
-    category: str
-    x: int
-    y: int
-    w: int
-    h: int
 
 
 # The street
@@ -249,7 +239,7 @@ def free_column(rng: np.random.Generator, actors: list[Actor]) -> float:
 
 def visible_boxes(
     frame: npt.NDArray[np.uint8], owner: npt.NDArray[np.int16], actors: list[Actor], rng: np.random.Generator
-) -> list[SceneBox]:
+) -> list[Box]:
     """Return boxes around the visible part of each actor, with an annotator's error of a few percent at the edges."""
     boxes = []
     for number, actor in enumerate(actors, start=1):
@@ -264,7 +254,7 @@ def visible_boxes(
         x0, y0, x1, y1 = (int(v) for v in np.clip(np.rint(edges), 0, (WIDTH, HEIGHT, WIDTH, HEIGHT)))
         inside = (slice(max(0, y0 - 2), y1 + 2), slice(max(0, x0 - 2), x1 + 2))
         if min(x1 - x0, y1 - y0) >= MIN_SIDE_PX and contrast(frame[inside], seen[inside]) >= MIN_CONTRAST:
-            boxes.append(SceneBox(actor.category, x0, y0, x1 - x0, y1 - y0))
+            boxes.append(Box(actor.category, x0, y0, x1 - x0, y1 - y0))
     return boxes
 
 
@@ -296,7 +286,7 @@ def expose(heat: HeatArray, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     return np.asarray(np.clip(noisy, 0, 255), dtype=np.uint8)
 
 
-def draw_frame(seed: int, index: int) -> tuple[npt.NDArray[np.uint8], list[SceneBox]]:
+def draw_frame(seed: int, index: int) -> tuple[npt.NDArray[np.uint8], list[Box]]:
     """Draw one frame.
 
     Args:
@@ -357,7 +347,7 @@ def write_split(folder: Path, seed: int, indices: range) -> None:
     (folder / 'thermal_annotations.json').write_text(json.dumps(document, indent=1), encoding='utf-8')
 
 
-def annotate(box: SceneBox, image_id: int, annotation_id: int) -> dict[str, object]:
+def annotate(box: Box, image_id: int, annotation_id: int) -> dict[str, object]:
     """Convert a box to a COCO annotation."""
     return {
         'id': annotation_id,

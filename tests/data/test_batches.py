@@ -1,4 +1,4 @@
-"""Batches: what a crop becomes, and what the augmentation does and depends on."""
+"""Batches: pixels of the crops, their augmentation, and the order of the samples."""
 
 import datasets
 import numpy as np
@@ -28,7 +28,7 @@ def crops_of(*sizes: tuple[int, int], mode: str = 'L') -> datasets.Dataset:
 
 @pytest.mark.parametrize('mode', ['L', 'RGB'])
 @pytest.mark.parametrize('in_chans', [1, 3])
-def test_training_pixels_without_augmentation_are_those_of_timms_evaluation_transform(mode, in_chans):
+def test_pixels_without_augmentation_are_those_of_timms_evaluation(mode, in_chans):
     crops = crops_of((40, 20), (100, 130), (60, 60), mode=mode)
     config = {'input_size': (in_chans, 60, 48), 'interpolation': 'bilinear', 'crop_pct': 1.0, 'crop_mode': 'squash'}
     config |= {'mean': (0.4,) * in_chans, 'std': (0.2,) * in_chans}
@@ -47,7 +47,7 @@ def test_training_pixels_without_augmentation_are_those_of_timms_evaluation_tran
     ('angle', 'translate', 'shear', 'scale'),
     [(20, (0, 0), 0, 1), (0, (6, -4), 0, 1), (0, (0, 0), 15, 1), (0, (0, 0), 0, 1.3), (20, (6, -4), -12, 0.8)],
 )
-def test_affine_matrices_do_what_torchvisions_affine_does(angle, translate, shear, scale):
+def test_affine_matrices_agree_with_torchvisions_affine(angle, translate, shear, scale):
     torch.manual_seed(0)
     images = torch.rand(1, 2, 40, 60)
     matrices = affine_matrices(
@@ -71,7 +71,7 @@ def test_affine_matrices_do_what_torchvisions_affine_does(angle, translate, shea
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
 
 
-def test_places_that_pixels_come_from_are_those_of_torch():
+def test_affine_grid_is_that_of_torch():
     matrices = torch.randn(5, 2, 3)
     expected = F.affine_grid(matrices, [5, 1, 9, 14], align_corners=False)
     found = affine_grid(matrices, (9, 14))
@@ -79,7 +79,7 @@ def test_places_that_pixels_come_from_are_those_of_torch():
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_amounts_are_distributed_as_torchvisions_are():
+def test_parameters_are_distributed_as_those_of_torchvision():
     amounts, side = AugmentAmounts(rotation=12.0, shift=0.2, shear=7.0, zoom=0.3, brightness=0.4), 10_000
     drawn = Augment(amounts, seed=0).draw(torch.arange(4000), epoch=1)
     torch.manual_seed(0)
@@ -108,7 +108,7 @@ def test_flip_mirrors_the_image():
     assert 16 < flipped.sum() < 48
 
 
-def test_no_amounts_change_nothing():
+def test_amounts_of_zero_change_nothing():
     images = torch.rand(4, 3, 9, 9)
     torch.testing.assert_close(Augment(NOTHING, seed=0)(images, torch.arange(4), epoch=3), images)
 
@@ -144,7 +144,7 @@ def test_uniform_numbers_are_uniform_and_independent():
     assert np.abs(correlation).max() < 0.03
 
 
-def test_order_depends_on_seed_and_epoch_and_holds_every_index_once():
+def test_order_depends_on_seed_and_epoch_and_has_each_index_once():
     sampler, other = EpochSampler(100, seed=0), EpochSampler(100, seed=1)
     first = list(sampler)
     assert sorted(first) == list(range(100))
@@ -154,22 +154,22 @@ def test_order_depends_on_seed_and_epoch_and_holds_every_index_once():
     assert list(sampler) != first
 
 
-def test_balanced_order_has_each_class_equally_often_and_repeats_under_other_indices():
+def test_balanced_order_has_each_class_equally_often_and_other_indices():
     labels = [0] * 70 + [1] * 20 + [3] * 10
     sampler = BalancedSampler(labels, seed=3)
     order = np.array(list(sampler))
     assert len(order) == len(sampler) == 100
     assert np.bincount(np.array(labels)[order % 100]).tolist() in ([33, 34, 0, 33], [33, 33, 0, 34], [34, 33, 0, 33])
-    assert len(set(order)) == 100  # a crop that comes up again is augmented in another way
+    assert len(set(order)) == 100  # a repeated crop is augmented differently
     rare = order[np.array(labels)[order % 100] == 3]
-    assert set(np.bincount(rare % 100)[90:]) <= {3, 4}  # all come up before one does again
+    assert set(np.bincount(rare % 100)[90:]) <= {3, 4}  # each is drawn before one is repeated
     assert set(rare // 100) == {0, 1, 2, 3}
     assert list(sampler) == order.tolist()
     sampler.set_epoch(1)
     assert list(sampler) != order.tolist()
 
 
-def test_index_past_the_last_crop_begins_anew():
+def test_index_past_the_last_crop_wraps_around():
     crops = crops_of((40, 20), (30, 30), (20, 50))
     images = CropImages(crops, ResizeToPixels((24, 24)), in_chans=1)
     pixels, label, index = images[7]
