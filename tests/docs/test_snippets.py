@@ -111,8 +111,8 @@ def test_annotations_of_another_camera_are_read(tmp_path):
 def test_rejection_in_python(clone):
     names = run_python(snippets(PAGES['rejection.md'], 'python'), 'rejection.md')
     assert 0 < names['threshold'] < 1
-    assert names['kept']['coverage'] < 1
-    assert names['kept']['accuracy'] > names['hits'].mean()
+    assert names['answers'].coverage < 1
+    assert names['answers'].accuracy > names['hits'].mean()
 
 
 def test_every_page_with_python_is_run_here():
