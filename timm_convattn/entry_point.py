@@ -1,4 +1,4 @@
-"""What every program of this project does around its work."""
+"""Exit of the scripts and the command line: one line for invalid input, and no garbage collection."""
 
 import atexit
 import gc

@@ -45,7 +45,7 @@ def create_folder(out: Path) -> Iterator[Path]:
         InputError: If `out` exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f'{out} already exists, wanted a new or an empty folder. Choose another path, or remove it.')
+        raise InputError(f'{out} already exists, wanted a new or empty folder. Choose another path, or remove it.')
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
     temporary.chmod(0o755)  # mkdtemp makes folders for their owner alone
@@ -115,7 +115,7 @@ def read_yaml(path: Path, wanted: str, hint: str) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Raises:
-        InputError: If it is missing or holds something else, with `wanted`, the expected content, and `hint`.
+        InputError: If it is missing or holds something else; `wanted` is the expected content for the message.
     """
     if not path.is_file():
         raise InputError(f'There is no file {path}, wanted {wanted}. {hint}')
@@ -155,7 +155,7 @@ def explain_full_disk(folder: Path, hint: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # libraries in Rust and C++ raise errors of their own
+    except Exception as error:  # libraries in Rust and C++ raise other errors than OSError
         if not _is_disk_error(error):
             raise
         filename = getattr(error, 'filename', None)

@@ -21,7 +21,7 @@ from timm_convattn.hub.publishing import check_redistribution, check_right_to_wr
 
 @dataclass(frozen=True)
 class Args:
-    """What to build from which folder."""
+    """Options of the build."""
 
     out: Path
     """Folder to write, new or empty."""

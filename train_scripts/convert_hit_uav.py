@@ -30,7 +30,7 @@ BLOCK, VALIDATE_EVERY = 250, 5  # frame ids in a block; every fifth block is for
 
 @dataclass(frozen=True)
 class Args:
-    """What to convert."""
+    """Options of the conversion."""
 
     hit_uav: Path
     """Folder of the download, which holds normal_json/{train,val,test,annotations}."""

@@ -1,4 +1,4 @@
-"""Start a Ray cluster of two nodes and build crops on it; then build from a folder whose frame is broken.
+"""Start a Ray cluster of two nodes and build crops on it; then build from a folder with a broken frame.
 
 python build_on_ray.py FRAMES BROKEN_FRAMES OUT. In a separate process, because Ray leaves threads behind. Prints the
 threads that are alive when a connection is closed.

@@ -24,7 +24,7 @@ def test_crops_are_the_boxes_of_the_frames(flir_writer, tmp_path):
     writer.split('train', [[('person', BOX), ('dog', [600, 500, 41, 13])], [('car', [3, 4, 5, 6])]])
     writer.split('val', [[('bicycle', BOX)]])
     writer.split('video', [[('car', BOX)]])
-    made = build_crops(writer.folder, tmp_path / 'out')
+    built = build_crops(writer.folder, tmp_path / 'out')
     loaded = datasets.load_dataset(str(tmp_path / 'out'))
     assert list(loaded) == ['train', 'validation', 'test']
     train = loaded['train']
@@ -37,15 +37,15 @@ def test_crops_are_the_boxes_of_the_frames(flir_writer, tmp_path):
     frame = np.asarray(Image.open(writer.frames('train')[0]))
     assert train[0]['image'].mode == 'L'
     assert np.array_equal(np.asarray(train[0]['image']), frame[20:60, 10:40])
-    assert made.counts['train'] == {'person': 1, 'vehicle': 1, 'bicycle': 0, 'dog': 1}
+    assert built.counts['train'] == {'person': 1, 'vehicle': 1, 'bicycle': 0, 'dog': 1}
 
 
 def test_two_class_drops_and_counts_the_other_boxes(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', BOX), ('dog', BOX), ('car', BOX), ('other vehicle', BOX)]])
-    made = build_crops(writer.folder, tmp_path / 'out', classes='two_class')
-    assert made.counts == {'train': {'person': 1, 'vehicle': 1}}
-    assert made.dropped['train'] == {
+    built = build_crops(writer.folder, tmp_path / 'out', classes='two_class')
+    assert built.counts == {'train': {'person': 1, 'vehicle': 1}}
+    assert built.dropped['train'] == {
         'category that is not used: dog': 1,
         'category that is not used: other vehicle': 1,
     }
@@ -55,9 +55,9 @@ def test_two_class_drops_and_counts_the_other_boxes(flir_writer, tmp_path):
 def test_boxes_under_the_smallest_size_are_dropped(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', [0, 0, 9, 50]), ('person', [0, 0, 10, 10])]])
-    made = build_crops(writer.folder, tmp_path / 'out', min_size=10)
-    assert made.counts['train']['person'] == 1
-    assert made.dropped['train'] == {'box under 10 pixels': 1}
+    built = build_crops(writer.folder, tmp_path / 'out', min_size=10)
+    assert built.counts['train']['person'] == 1
+    assert built.dropped['train'] == {'box under 10 pixels': 1}
 
 
 def test_shards_do_not_depend_on_the_number_of_processes(flir_writer, tmp_path, monkeypatch):
@@ -82,8 +82,8 @@ def test_split_without_crops_is_counted_and_has_no_shard(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', BOX)]])
     writer.split('val', [[('other vehicle', BOX)]])
-    made = build_crops(writer.folder, tmp_path / 'out')
-    assert made.counts['validation'] == {'person': 0, 'vehicle': 0, 'bicycle': 0, 'dog': 0}
+    built = build_crops(writer.folder, tmp_path / 'out')
+    assert built.counts['validation'] == {'person': 0, 'vehicle': 0, 'bicycle': 0, 'dog': 0}
     assert list(load_crops(tmp_path / 'out')) == ['train']
 
 
@@ -115,20 +115,20 @@ def test_broken_frame_leaves_no_files_or_is_skipped(flir_writer, tmp_path):
         with pytest.raises(InputError, match=r'TEST_00000\.jpeg cannot be decoded'):
             build_crops(writer.folder, tmp_path / 'out', num_proc=num_proc)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['flir']
-    made = build_crops(writer.folder, tmp_path / 'out', missing='skip')
-    assert made.dropped['train'] == {'frame that cannot be decoded (frames)': 1}
-    assert made.counts['train']['vehicle'] == 1
+    built = build_crops(writer.folder, tmp_path / 'out', missing='skip')
+    assert built.dropped['train'] == {'frame that cannot be decoded (frames)': 1}
+    assert built.counts['train']['vehicle'] == 1
 
 
 def test_counts_and_options_are_written_to_crops_json(flir_writer, tmp_path):
     writer = flir_writer()
     writer.split('train', [[('person', BOX), ('car', [1, 1, 0, 0])]])
     build_crops(writer.folder, tmp_path / 'out')
-    made = json.loads((tmp_path / 'out' / 'crops.json').read_text())
-    assert made['layout'] == 'FLIR ADAS v1.3'
-    assert made['counts'] == {'train': {'person': 1, 'vehicle': 0, 'bicycle': 0, 'dog': 0}}
-    assert made['dropped'] == {'train': {'empty or inverted box': 1}}
-    assert made['options'] == {'classes': 'four_class', 'min_size': 1, 'bits': 8, 'missing': 'fail'}
+    built = json.loads((tmp_path / 'out' / 'crops.json').read_text())
+    assert built['layout'] == 'FLIR ADAS v1.3'
+    assert built['counts'] == {'train': {'person': 1, 'vehicle': 0, 'bicycle': 0, 'dog': 0}}
+    assert built['dropped'] == {'train': {'empty or inverted box': 1}}
+    assert built['options'] == {'classes': 'four_class', 'min_size': 1, 'bits': 8, 'missing': 'fail'}
 
 
 def test_counts_of_the_starter_set_are_those_of_table_1(flir_writer, tmp_path):
@@ -141,9 +141,9 @@ def test_counts_of_the_starter_set_are_those_of_table_1(flir_writer, tmp_path):
     for split, counts in flir_counts.items():
         boxes = [(name, [60, 44, 5, 5] if i % 9 else [0, 0, 1, 1]) for name, n in counts.items() for i in range(n)]
         writer.split(split, [boxes[i::20] for i in range(20)])
-    made = build_crops(writer.folder, tmp_path / 'out')
-    assert made.counts == TABLE_1
-    table = format_counts(made)
+    built = build_crops(writer.folder, tmp_path / 'out')
+    assert built.counts == TABLE_1
+    table = format_counts(built)
     assert table.count('paper, Table 1') == 2
     lines = [line.split()[-5:] for line in table.splitlines()]
     assert lines[1] == lines[2] == ['22,372', '41,260', '3,986', '226', '67,844']

@@ -172,13 +172,13 @@ def test_crops_of_any_annotations_are_counted_correctly_and_complete(home, tmp_p
         path.write_text(json.dumps(changed))
         before = everything_in(root)
         try:
-            made = build_crops(writer.folder, out, missing='skip', progress=False)
+            built = build_crops(writer.folder, out, missing='skip', progress=False)
         except InputError:
             assert not list(tmp_path.iterdir())
         else:
             crops = load_crops(out)
             assert {split: len(rows) for split, rows in crops.items()} == {
-                split: sum(counts.values()) for split, counts in made.counts.items() if sum(counts.values())
+                split: sum(counts.values()) for split, counts in built.counts.items() if sum(counts.values())
             }
             for file in sorted(out.rglob('*'), reverse=True):
                 file.unlink() if file.is_file() else file.rmdir()

@@ -52,9 +52,9 @@ def test_loader_returns_batches_with_and_without_workers(crops):
 def test_store_is_created_once_and_again_for_other_crops_or_sizes(crops):
     open_store(crops, (24, 32))
     path = store_path(crops, (24, 32), 'bilinear')
-    made = path.stat().st_mtime_ns
+    written = path.stat().st_mtime_ns
     open_store(crops, (24, 32))
-    assert path.stat().st_mtime_ns == made
+    assert path.stat().st_mtime_ns == written
     others = [(crops.select(range(11)), (24, 32)), (crops, (32, 24)), (crops.shuffle(seed=0), (24, 32))]
     assert len({path, *(store_path(other, size, 'bilinear') for other, size in others)}) == 4
     assert store_path(crops, (24, 32), 'bicubic') != path

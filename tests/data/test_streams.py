@@ -44,8 +44,8 @@ def test_take_returns_the_first_crops_with_their_labels(stream):
 
 
 def test_loaded_stream_is_the_split(tiny_crops):
-    whole = open_crops(str(tiny_crops), ('validation',))['validation']
-    assert content_hash(open_stream(str(tiny_crops), 'validation').load()) == content_hash(whole)
+    crops = open_crops(str(tiny_crops), ('validation',))['validation']
+    assert content_hash(open_stream(str(tiny_crops), 'validation').load()) == content_hash(crops)
 
 
 def test_other_data_than_crops_is_refused(tmp_path, tiny_crops, tiny_frames):

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on their device.
+"""Augmentation of batches on their device.
 
 Every random number is a function of (seed, epoch, index of the crop): a crop is augmented identically in an epoch,
 whatever the number of workers and processes, and wherever a run was resumed.
@@ -79,7 +79,7 @@ class Drawn(NamedTuple):
 
 
 class Augment:
-    """The paper's augmentations (section 4.2) of whole batches: one affine sampling, then brightness.
+    """The paper's augmentations (section 4.2) of batches: one affine sampling, then brightness.
 
     Rotation, shift, shear (along x) and zoom are those of torchvision's `RandomAffine`, brightness is that of
     `ColorJitter`. Pixels outside of the image repeat its border.
@@ -143,7 +143,7 @@ def affine_matrices(
     scale: torch.Tensor,
     size: tuple[int, int],
 ) -> torch.Tensor:
-    """Compute the matrices with which `affine_grid` does what torchvision's `affine` does, after a flip.
+    """Compute the matrices whose `affine_grid` equals torchvision's `affine` after a flip.
 
     Args:
         flip: (B,) whether the image is mirrored first.

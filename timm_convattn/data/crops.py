@@ -64,7 +64,7 @@ class CropSet:
     is_starter_set: bool  # whether the frames are those of the paper's Table 1
     class_names: tuple[str, ...]
     counts: dict[str, dict[str, int]]  # split -> class -> number of crops
-    dropped: dict[str, dict[str, int]]  # split -> reason -> number of boxes, or of frames where the reason says so
+    dropped: dict[str, dict[str, int]]  # split -> reason -> number of boxes, or of frames for "(frames)"
     options: CropOptions = field(default_factory=CropOptions)
 
 

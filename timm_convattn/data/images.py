@@ -42,7 +42,7 @@ def decode_image(
         percentiles: For images of more than 8 bits, the percentiles of the image's counts that become 0 and 255.
         upright: Apply the orientation in the EXIF data, as `datasets` does.
         check: Called with the image before its pixels are decoded; may raise an `InputError`.
-        hint: Sentence that says what to do, for the message that the file cannot be decoded.
+        hint: What to do about a file that cannot be decoded, for the message.
 
     Returns:
         An image of the mode.

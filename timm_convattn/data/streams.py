@@ -1,4 +1,4 @@
-"""Crops streamed from the Hub or from a folder, which need not fit on this disk."""
+"""Crops streamed from the Hub or a folder, for data sets that are larger than the disk."""
 
 from collections.abc import Callable, Iterator
 

@@ -10,7 +10,7 @@ How a frame is drawn: `Climate` sets how warm each material is; `paint_street` p
 simulates the camera (gain, blur, noise, 8 bits); `visible_boxes` computes boxes from the pixels that stay visible.
 
 These frames are no substitute for thermal data. Heat is a number in 0..1 without a unit, nothing is radiometric, and a
-score on these frames says nothing about a real camera. They show that a model and its training work, no more.
+score on these frames says nothing about a real camera. They only show that a model and its training work.
 """
 
 import json
@@ -231,7 +231,7 @@ def cast_actors(rng: np.random.Generator, climate: Climate, ground: Ground) -> l
 
 
 def free_column(rng: np.random.Generator, actors: list[Actor]) -> float:
-    """Return the one of a few random columns whose nearest actor is furthest away, so that actors keep apart."""
+    """Return the one of a few random columns whose nearest actor is furthest away."""
     columns = rng.uniform(0, WIDTH, 4)
     gaps = [min((abs(column - actor.x) for actor in actors), default=0.0) for column in columns]
     return float(columns[int(np.argmax(gaps))])
