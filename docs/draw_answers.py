@@ -1,9 +1,9 @@
-"""Draw docs/answers.png: crops of the embedded scenes, what a trained model answers, and where its attention is.
+"""Draw docs/answers.png: crops of the embedded scenes, the answers of a trained model, and its attention.
 
 accelerate launch train_scripts/finetune.py --hold-out 0.1 --output runs/careful
 python docs/draw_answers.py runs/careful/model
 
-The crops are not chosen by hand: the first answered validation crop of each class, and the first two that are rejected.
+The crops are selected by rule: the first answered validation crop of each class, and the first two that are rejected.
 """
 
 import sys
@@ -46,7 +46,7 @@ def draw(classifier: Classifier) -> Figure:
 
 
 def main() -> None:
-    """Draw the figure with the model that is named."""
+    """Draw the figure with the model in the folder `sys.argv[1]`."""
     classifier = Classifier.load(f'local-dir:{sys.argv[1]}', reject_at=REJECT_AT)
     draw(classifier).savefig(OUT, dpi=110)
 

@@ -31,7 +31,7 @@ def test_attention_is_counted_as_manually():
     assert found.attention_maps == [(14, 14)]
 
 
-def test_resnet50_costs_what_everyone_counts():
+def test_resnet50_has_the_published_number_of_macs():
     model = timm.create_model('resnet50', device='meta')
     assert round(measure_complexity(model, 224).macs / 1e9, 2) == 4.09
 
@@ -41,7 +41,7 @@ def test_model_with_data_is_refused():
         measure_complexity(timm.create_model('resnet18'), 64)
 
 
-def test_results_file_holds_every_model_as_it_is_now(root):
+def test_results_file_has_the_counts_of_every_current_model(root):
     costs = read_results(root / 'hub_cards' / 'results' / 'models.json', ModelCosts)
     assert {*timm.list_models(module=MODULES)} < set(costs.models)
     now = count_models(list(costs.models), num_classes=costs.num_classes)

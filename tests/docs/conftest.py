@@ -1,4 +1,4 @@
-"""A folder as the documents assume it: a clone, with frames of four classes beside the scripts."""
+"""A folder as the documents assume it: a clone, with frames of four classes next to the scripts."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ KINDS = ['person', 'car', 'bicycle', 'dog']
 
 
 def _textures(rng):
-    """A crop of each class that even a few steps tell from the others."""
+    """Return a crop of each class; a few training steps distinguish them."""
     stripes = 120 * (np.arange(32) // 4 % 2)
     patterns = [
         np.full((24, 32), 30),
@@ -22,7 +22,7 @@ def _textures(rng):
 
 @pytest.fixture(scope='session')
 def frames(tmp_path_factory):
-    """FLIR's starter set in small: frames with an object of each class, of 8 and of 16 bits."""
+    """A small copy of FLIR's starter set: frames with an object of each class, of 8 and of 16 bits."""
     writer = FlirWriter(tmp_path_factory.mktemp('docs') / 'FLIR_ADAS_1_3', size=(64, 48), prefix='FRAME')
     rng = np.random.default_rng(0)
     for split, count in (('train', 60), ('val', 12)):

@@ -1,4 +1,4 @@
-"""Every command of the documents is read by the program that it calls, and those that can be are run in their order."""
+"""Every command of the documents is parsed by the program that it calls; those that can run here are run in order."""
 
 import io
 import shlex
@@ -20,7 +20,7 @@ ALL = [(path.name, words) for path in DOCUMENTS for words in commands(path.read_
 FINETUNE = 'accelerate launch train_scripts/finetune.py --data crops/four_class'
 SHORT = ['--epochs', '2', '--batch-size', '16', '--img-size', '32', '--threads', '1', '--limit-train', '100']
 
-# what no machine without it can run
+# options and arguments, and what they need that is not here
 NEEDS = {
     '--config_file': 'GPUs',
     '--config': 'ImageNet weights from the Hub',
@@ -62,7 +62,7 @@ def test_wrong_commands_are_noticed(command):
         read_command(shlex.split(command))
 
 
-def test_study_of_the_documents_is_one(clone):
+def test_study_of_the_documents_is_valid(clone):
     (matrix,) = snippets((ROOT / 'docs' / 'reproduce.md').read_text(), 'yaml')
     (clone / 'heads.yaml').write_text(matrix)
     rows = read_matrix(clone / 'heads.yaml').study('heads').rows
@@ -70,12 +70,12 @@ def test_study_of_the_documents_is_one(clone):
 
 
 def what_it_needs(words):
-    """Name what a command needs that is not here, if anything."""
+    """Return what a command needs that is not here, None if it can run."""
     return next((need for word, need in NEEDS.items() if word in words), None)
 
 
 def run_command(words):
-    """Run a command of the documents on the small frames, and give what it printed."""
+    """Run a command of the documents on the small frames, and return what it printed."""
     if words[0] == 'timm-convattn':
         return run_command_line(words)
     script, args = launched(words) if words[0] == 'accelerate' else (ROOT / words[1], words[2:])
@@ -85,7 +85,7 @@ def run_command(words):
 
 
 def shortening(script, args):
-    """Give the options that make a run of seconds out of one of hours: of two values the later one counts."""
+    """Return options that shorten a run from hours to seconds; of two values the later one counts."""
     options = {'finetune.py': SHORT, 'validate.py': ['--threads', '1']}.get(script, [])
     if '--resume' in args:
         options = ['--threads', '1', '--epochs', '3']
@@ -98,18 +98,18 @@ def run_command_line(words):
     from timm_convattn_cli import main
 
     args = [*words[1:], *shortening('', words)]
-    said = io.StringIO()
-    with redirect_stdout(said):
+    printed = io.StringIO()
+    with redirect_stdout(printed):
         try:
             status = main(args)
         except SystemExit as stopped:
             status = stopped.code
-    assert not status, f'{shlex.join(words)} ended with {status}\n{said.getvalue()}'
-    return said.getvalue()
+    assert not status, f'{shlex.join(words)} ended with {status}\n{printed.getvalue()}'
+    return printed.getvalue()
 
 
 def run_page(name):
-    """Run what can be run of a page, in its order, and give what each command printed."""
+    """Run the commands of a page that can run here, in order, and return what each printed."""
     every = commands((ROOT / 'docs' / name).read_text())
     ours = [words for words in every if 'train_scripts' in ' '.join(words) or words[0] == 'timm-convattn']
     runnable = [words for words in ours if words[0] != 'sbatch' and what_it_needs(words) is None]
@@ -119,7 +119,7 @@ def run_page(name):
 
 @pytest.fixture
 def crops(frames, clone):
-    """The crops that the pages after the one on data start from."""
+    """The crops that pages other than data.md start from."""
     build_crops(frames, clone / 'crops' / 'four_class')
 
 
@@ -150,7 +150,7 @@ def careful_run(crops, clone):
 
 
 @pytest.mark.slow
-def test_command_line_runs_as_its_page_says(careful_run, clone):
+def test_commands_of_the_command_line_page_write_their_files(careful_run, clone):
     printed = run_page('command_line.md')
     csv = printed['timm-convattn predict runs/NAME images --top 2 --csv']
     assert len(csv.splitlines()) == 1 + len(list((clone / 'images').iterdir()))

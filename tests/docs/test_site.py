@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, and needs nothing from elsewhere to be read."""
+"""The documentation site builds without a warning, and a browser fetches nothing from other sites."""
 
 import os
 import re
@@ -9,7 +9,7 @@ import pytest
 import yaml
 from documents import ROOT
 
-# what a browser fetches by itself, unlike a link
+# what a browser fetches without a click
 FETCHED = re.compile(
     r'(?:\bsrc=|<link[^>]+rel="?(?:stylesheet|preconnect|preload)"?[^>]*href=|@import\s+|url\()["\']?(https?:)?//', re.I
 )
@@ -21,7 +21,7 @@ def site(tmp_path_factory):
     pytest.importorskip('mkdocstrings', reason='mkdocstrings is not installed (extra docs)')
     folder = tmp_path_factory.mktemp('docs') / 'site'
     command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', str(folder)]
-    quiet = {**os.environ, 'NO_MKDOCS_2_WARNING': '1'}  # what the theme says of its own future is no fault of a page
+    quiet = {**os.environ, 'NO_MKDOCS_2_WARNING': '1'}  # a warning of the theme about its own future
     built = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     assert 'WARNING' not in built.stderr

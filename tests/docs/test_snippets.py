@@ -16,7 +16,7 @@ BIG, SMALL = 'aresnet50_relmha', 'aresnet18_relmha'
 
 
 def run_part(*titles, model=BIG):
-    """Run parts of the guide, each from nothing, and give the names that the last one leaves."""
+    """Run parts of the guide, each in its own namespace, and return the variables of the last one."""
     for title in titles:
         code = [snippet.replace(BIG, model) for snippet in snippets(GUIDE[title], 'python')]
         names = run_python(code, title)

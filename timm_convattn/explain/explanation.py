@@ -20,7 +20,7 @@ class Explanation:
     probabilities: npt.NDArray[np.float32]
     """(num_classes,), sums to 1."""
     label: str
-    """The explained class: the predicted one, or the one that was asked for."""
+    """The explained class: the predicted one unless another was requested."""
     input_image: npt.NDArray[np.uint8]
     """(H, W) or (H, W, 3): the image that the maps are drawn over."""
     attention: tuple[AttentionMap, ...]

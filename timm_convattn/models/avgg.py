@@ -90,7 +90,7 @@ class PooledVgg(AttnModel, VGG):
 class AVgg(PooledVgg):
     """A VGG with the paper's stage 5 (Fig. 3): all its convolutions and its pool, in parallel to one attention.
 
-    The last entry of `features` is a convolution-attention block (Eq. 6): its convolutional path is VGG's whole
+    The last entry of `features` is a convolution-attention block (Eq. 6): its convolutional path is VGG's
     stage 5, its attention (Eq. 1 to 5) reads the output of stage 4 and is pooled 3x3 with stride 2 to the same size.
 
     Where the paper is silent: the head is timm's (global average pool, dropout, linear); without batch norm in the

@@ -1,7 +1,7 @@
 """The convolution-attention block on a stage of any timm backbone with feature maps.
 
 Paper: "Augmented CNN models with relative multi-head attention for target recognition in infrared images", whose
-block (Eq. 5 to 7) is built here around one whole stage. Its future work (lower levels) is the argument `stage`.
+block (Eq. 5 to 7) is built here around one complete stage. Its future work (lower levels) is the argument `stage`.
 """
 
 import copy
