@@ -197,7 +197,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
     def check(self) -> None:
-        """Refuse options that are out of range or contradict each other.
+        """Check that options are in range and do not contradict each other.
 
         Raises:
             InputError: Naming the options.
@@ -278,7 +278,7 @@ def parse_config(args: Sequence[str], base: Config | None = None, description: s
 
 
 def named_paths(args: Sequence[str]) -> argparse.Namespace:
-    """Return what a command line gives for the options that change its defaults: config, resume, output."""
+    """Parse the options of a command line that determine its defaults: config, resume and output."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ('config', 'resume', 'output'):
         parser.add_argument(f'--{name}', nargs='?')  # tyro reports a missing value
@@ -343,7 +343,7 @@ def _in_words(annotation: Any) -> str:
 
 
 def options_as_args(options: Mapping[str, OptionValue]) -> list[str]:
-    """Return the command line that gives options these values."""
+    """Return the arguments that set options to these values."""
     return [arg for key, value in options.items() for arg in _as_option(key, value)]
 
 

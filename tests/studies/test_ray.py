@@ -42,7 +42,7 @@ def test_a_node_dies_and_every_run_is_finished_once_with_a_gpu_to_itself(root, t
         assert epochs == list(range(1, 10))
         assert json.loads((run / 'results.json').read_text())['training']['epochs'] == 9
     logs = [run.with_name(f'{run.name}.log').read_text() for run in runs]
-    assert sum('going on from' in log for log in logs) >= 1  # what the dead node had begun went on from its checkpoint
+    assert sum('resuming from' in log for log in logs) >= 1  # what the dead node had begun went on from its checkpoint
     # two GPUs, of which one dies: the last run waits for another to end, and for what it starts from
     begun = sorted((run / 'config.yaml').stat().st_ctime for run in runs)
     ended = sorted((run / 'results.json').stat().st_mtime for run in runs)

@@ -280,7 +280,7 @@ def test_a_run_under_way_is_stopped_when_the_time_is_up_and_goes_on_later(
     assert outcome.ended == 'finished'
     lines = [json.loads(line)['epoch'] for line in (task.folder / 'log.jsonl').read_text().splitlines()]
     assert lines == list(range(1, 13))
-    assert 'going on from' in log_path(task.folder).read_text()
+    assert 'resuming from' in log_path(task.folder).read_text()
     assert not (task.folder / 'checkpoints').exists()
     assert (task.folder / 'model' / 'model.safetensors').is_file()
 

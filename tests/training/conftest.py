@@ -1,4 +1,4 @@
-"""Small runs, and a clean accelerate for every run in this process."""
+"""Small runs, and a new state of accelerate for each run in this process."""
 
 import pytest
 from script_runner import forget_accelerate
@@ -14,7 +14,7 @@ TINY = [
 
 @pytest.fixture(autouse=True)
 def _clean_accelerate():
-    """Each run of a test finds accelerate as in a new process, whatever ran in this one before."""
+    """Reset the state of accelerate, as in a new process."""
     forget_accelerate()
     yield
     forget_accelerate()
@@ -22,7 +22,7 @@ def _clean_accelerate():
 
 @pytest.fixture
 def tiny_config(tiny_crops, tmp_path):
-    """Returns the configuration of a run on the small crops that takes seconds."""
+    """Configuration of a run on the small crops that takes seconds."""
 
     def make(*args: str, output: str = 'run'):
         return parse_config([*TINY, '--data', str(tiny_crops), '--output', str(tmp_path / output), *args])

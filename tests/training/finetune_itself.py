@@ -1,4 +1,4 @@
-"""finetune.py, for scripts that change something of it first."""
+"""finetune.py, for scripts that patch it first."""
 
 import runpy
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def run_finetune() -> None:
-    """Run it with the command line of this process, as if it had been called itself."""
+    """Run it with the command line of this process."""
     script = Path(__file__).parents[2] / 'train_scripts' / 'finetune.py'
     sys.argv[0] = str(script)
     runpy.run_path(str(script), run_name='__main__')

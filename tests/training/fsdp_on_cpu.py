@@ -1,4 +1,4 @@
-"""finetune.py under FSDP on CPUs, which accelerate itself offers on GPUs alone: it is told that these are some."""
+"""finetune.py with FSDP on CPUs, which accelerate offers only for GPUs: it is made to take the CPUs for GPUs."""
 
 from accelerate import PartialState
 from accelerate.utils import DistributedType

@@ -11,7 +11,7 @@ rate_of_step = loop.learning_rate
 
 
 def learning_rate(config, step, steps_per_epoch):
-    """What the loop asks for at each step."""
+    """Called by the loop at each step."""
     if os.environ['RANK'] == '1' and step == int(os.environ['STOP_AT']):
         os.kill(os.getpid(), signal.SIGTERM)
     return rate_of_step(config, step, steps_per_epoch)

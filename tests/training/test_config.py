@@ -1,4 +1,4 @@
-"""Options, recipes, and which of them wins."""
+"""Options, recipes and their precedence."""
 
 import dataclasses
 import itertools
@@ -39,7 +39,7 @@ def test_command_line_wins_over_recipe_and_recipe_over_defaults(tmp_path):
         ('vit_base_patch16_224', 'aresnet50', ['--model-args', 'patch_size=12']),
     ],
 )
-def test_papers_baselines_train_by_its_recipes(root, model, recipe_of, args):
+def test_the_papers_recipes_build_its_baselines(root, model, recipe_of, args):
     recipe = root / 'train_scripts' / 'recipes' / f'{recipe_of}_paper.yaml'
     config = parse_config(['--config', str(recipe), '--model', model, '--no-pretrained', *args])
     network = create_network(config.model, ['person', 'vehicle', 'bicycle', 'dog'], (60, 60)).eval()
@@ -106,14 +106,14 @@ def test_options_survive_being_written_and_read_back(tmp_path):
     assert again == config
 
 
-def test_every_option_is_of_one_group_only():
+def test_each_option_is_in_one_group():
     names = [
         f.name for group in dataclasses.fields(Config()) for f in dataclasses.fields(getattr(Config(), group.name))
     ]
     assert len(names) == len(set(names)) == len(flat(Config()))
 
 
-def test_unknown_key_is_refused_by_name_with_the_nearest_one(tmp_path):
+def test_unknown_key_is_refused_and_the_nearest_one_named(tmp_path):
     path = recipe(tmp_path, 'epoch: 3\n')
     with pytest.raises(InputError, match=r'recipe.yaml: there is no option "epoch". Did you mean "epochs"\?'):
         parse_config(['--config', str(path)])

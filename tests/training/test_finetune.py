@@ -29,14 +29,14 @@ from timm_convattn.layers import calibrate_norms
 from timm_convattn.models.config import pretrained_cfg
 from timm_convattn.predictions import Predictions
 from timm_convattn.training import finetune as finetune_module
-from timm_convattn.training import loop, stop
+from timm_convattn.training import loop, setup, stop
 from timm_convattn.training.finetune import finetune
 from timm_convattn.training.networks import create_network
 from timm_convattn.training.run_folder import lock_path, parse_run
 from timm_convattn.training.stop import MARKS, Interrupted
 
 
-def test_run_leaves_everything_that_it_promises(tiny_config, tiny_crops):
+def test_run_folder_is_complete(tiny_config, tiny_crops):
     run = finetune(tiny_config())
     assert {path.name for path in run.iterdir()} == {
         *('config.yaml', 'log.jsonl', 'results.json', 'confusion_matrix.png', 'checkpoints', 'model'),
@@ -46,7 +46,7 @@ def test_run_leaves_everything_that_it_promises(tiny_config, tiny_crops):
     assert [(entry['epoch'], entry['step']) for entry in log] == [
         (1, 3),
         (2, 6),
-    ]  # 28 crops, the last 4 of an epoch wait
+    ]  # 28 crops, of which an epoch drops the last 4
     results = json.loads((run / 'results.json').read_text())
     assert results['data']['class_names'] == ['person', 'vehicle', 'bicycle', 'dog']
     assert results['metrics']['num_samples'] == 11
@@ -64,7 +64,7 @@ def test_run_leaves_everything_that_it_promises(tiny_config, tiny_crops):
     assert not list(run.rglob('*.bin.tmp'))
 
 
-def test_model_opens_with_timm_alone_and_says_its_classes_and_input(tiny_config, tiny_crops):
+def test_saved_model_loads_with_timm_with_its_classes_and_input(tiny_config, tiny_crops):
     run = finetune(tiny_config('--mean', '0.3', '--std', '0.2'))
     model = timm.create_model(f'local-dir:{run / "model"}', pretrained=True).eval()
     assert model.pretrained_cfg['label_names'] == ['person', 'vehicle', 'bicycle', 'dog']
@@ -105,7 +105,7 @@ def test_stored_and_plain_input_train_to_the_same_weights(tiny_config):
     assert 0 <= entry['waited_for_crops'] < entry['seconds']
 
 
-def test_pretrained_start_is_calibrated_on_the_first_batches_and_only_then(tiny_config, tmp_path):
+def test_only_a_pretrained_start_is_calibrated(tiny_config, tmp_path):
     torch.save(timm.create_model('resnet18').state_dict(), tmp_path / 'resnet18.pth')
     pretrained = ['--pretrained', '--model-args', f'pretrained_cfg_overlay={{file: {tmp_path / "resnet18.pth"}}}']
     start = math.sqrt(1 + 1e-5)  # the weight of a norm that is identity in eval mode
@@ -120,16 +120,16 @@ def test_pretrained_start_is_calibrated_on_the_first_batches_and_only_then(tiny_
         assert ((weight[:512] - start).abs().max() > 0.01) == calibrated
 
 
-SMALL = ['--model', 'convattn', '--model-args', 'backbone=resnet10t']  # a third of the time
+SMALL = ['--model', 'convattn', '--model-args', 'backbone=resnet10t']  # faster
 
 
-def test_it_learns_what_can_be_learned(tiny_config):
+def test_learnable_crops_are_learned(tiny_config):
     run = finetune(tiny_config(*SMALL, '--epochs', '12', '--hflip', '0', '--rotation', '0', '--shear', '0'))
     assert json.loads((run / 'results.json').read_text())['metrics']['macro_f1'] > 0.9
 
 
 def interrupt_at(monkeypatch, call, *numbers):
-    """Send signals, Ctrl-C if not told otherwise, while a batch is being normalised for a step."""
+    """Send signals, Ctrl-C by default, while a batch is normalized for a step."""
     calls = 0
     original = Normalize.__call__
 
@@ -154,7 +154,7 @@ OPTIONS = {
 
 @pytest.fixture(scope='module')
 def whole_runs(tmp_path_factory):
-    """The uninterrupted runs, by their options, beside the weights of a backbone."""
+    """Folder of the uninterrupted runs, and of the weights of a backbone."""
     folder = tmp_path_factory.mktemp('whole')
     save_file(timm.create_model('resnet18').state_dict(), folder / 'resnet18.safetensors')
     return folder
@@ -171,7 +171,7 @@ def test_interrupted_and_resumed_run_equals_uninterrupted_run(
         finetune(tiny_config(*options, '--output', str(whole)))
     with monkeypatch.context() as patch:
         interrupt_at(patch, call)
-        with pytest.raises(Interrupted, match=r'Go on with: accelerate launch .* --resume') as stopped:
+        with pytest.raises(Interrupted, match=r'Resume with: accelerate launch .* --resume') as stopped:
             finetune(tiny_config(*options, output='parts'))
     assert stopped.value.exit_code == 130
     parts = tmp_path / 'parts'
@@ -195,7 +195,7 @@ def test_interrupted_and_resumed_run_equals_uninterrupted_run(
 
 
 @pytest.mark.parametrize('numbers', [[signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM]], ids=['once', 'passed on'])
-def test_scheduler_that_ends_the_job_gets_a_checkpoint_and_its_exit_code(tiny_config, monkeypatch, tmp_path, numbers):
+def test_sigterm_writes_a_checkpoint_and_sets_the_exit_code(tiny_config, monkeypatch, tmp_path, numbers):
     interrupt_at(monkeypatch, 1, *numbers)
     with pytest.raises(Interrupted) as stopped:
         finetune(tiny_config('--model', 'test_resnet'))
@@ -211,7 +211,7 @@ def test_ctrl_c_while_a_run_is_stopping_ends_it_at_once(tiny_config, monkeypatch
     assert not (tmp_path / 'run' / 'checkpoints').exists()
 
 
-def test_process_whose_launcher_is_gone_stops_at_a_step_as_at_sigterm(tiny_config, monkeypatch, tmp_path):
+def test_process_whose_launcher_died_stops_as_at_sigterm(tiny_config, monkeypatch, tmp_path):
     monkeypatch.setattr(stop, 'LAUNCHER', os.getpid())  # any but the parent
     with pytest.raises(Interrupted) as stopped:
         finetune(tiny_config('--model', 'test_resnet'))
@@ -228,7 +228,7 @@ def test_process_whose_launcher_is_gone_stops_at_a_step_as_at_sigterm(tiny_confi
     ],
     ids=str,
 )
-def test_only_what_a_launcher_started_ends_with_its_parent(monkeypatch, variables, launched):
+def test_only_a_launched_process_ends_with_its_parent(monkeypatch, variables, launched):
     for name in MARKS:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -243,7 +243,7 @@ def test_latest_is_the_run_of_output(tiny_config, tmp_path):
     assert len((run / 'log.jsonl').read_text().splitlines()) == 3
 
 
-def test_resumed_run_cannot_change_what_the_weights_depend_on(tiny_config):
+def test_resumed_run_cannot_change_options_that_the_weights_depend_on(tiny_config):
     run = finetune(tiny_config('--epochs', '1'))
     args = ['--resume', str(run), '--lr', '0.5', '--keep', '3']
     with pytest.raises(InputError, match=r'other options: lr \(0.001 -> 0.5\)'):
@@ -257,9 +257,7 @@ def test_only_the_newest_checkpoints_are_kept(tiny_config, keep):
     assert sorted(path.name for path in (run / 'checkpoints').iterdir()) == kept
 
 
-def test_fine_tuned_model_starts_another_run_with_its_classes_or_new_ones(
-    tiny_config, tiny_crops, flir_writer, tmp_path
-):
+def test_fine_tuned_model_initializes_another_run(tiny_config, tiny_crops, flir_writer, tmp_path):
     run = finetune(tiny_config('--epochs', '1'))
     start = f'local-dir:{run / "model"}'
     again = finetune(
@@ -272,7 +270,7 @@ def test_fine_tuned_model_starts_another_run_with_its_classes_or_new_ones(
     assert after['layer4.0.attn.height_rel'].shape == (5, 8)  # resampled for one of 3 x 3
 
 
-def test_model_of_other_classes_starts_with_a_fresh_classifier(tiny_config, monkeypatch):
+def test_model_of_other_classes_gets_a_new_classifier(tiny_config, monkeypatch):
     run = finetune(tiny_config('--epochs', '1'))
     config = tiny_config('--init-from', f'local-dir:{run / "model"}')
     saved = load_file(run / 'model' / 'model.safetensors')
@@ -285,7 +283,7 @@ def test_model_of_other_classes_starts_with_a_fresh_classifier(tiny_config, monk
     assert classifier(['person', 'vehicle']).shape == (2, saved['fc.weight'].shape[1])
 
 
-def test_trained_backbone_starts_an_augmented_model_that_computes_the_same_and_is_calibrated(tiny_config, monkeypatch):
+def test_trained_backbone_initializes_an_augmented_model_of_equal_outputs(tiny_config, monkeypatch):
     plain = finetune(tiny_config('--model', 'resnet18', '--epochs', '1'))
     start = f'local-dir:{plain / "model"}'
     config = tiny_config('--init-from', start, '--epochs', '1', output='augmented')
@@ -294,22 +292,22 @@ def test_trained_backbone_starts_an_augmented_model_that_computes_the_same_and_i
     model, backbone = create_network(config.model, names, (32, 32)).eval(), load_network(start)[0].eval()
     assert pretrained_cfg(model)['mean'] == pretrained_cfg(backbone)['mean']
     torch.testing.assert_close(model(images), backbone(images))
-    other = create_network(config.model, ['dog', *names[:3]], (32, 32)).eval()  # a fresh classifier
+    other = create_network(config.model, ['dog', *names[:3]], (32, 32)).eval()  # a new classifier
     torch.testing.assert_close(*(net.forward_features(images)[:, :512] for net in (other, model)))
     assert not torch.equal(other.get_classifier().weight, model.get_classifier().weight)
 
     set_norms = []
     monkeypatch.setattr(loop, 'calibrate_norms', lambda *args: set_norms.append(calibrate_norms(*args)))
     run = finetune(config)
-    assert set_norms == [3]  # of two forms and a transition
+    assert set_norms == [3]  # of two blocks and a transition
     saved = json.loads((run / 'model' / 'config.json').read_text())
     assert str(plain) not in json.dumps(saved)
 
 
-def test_what_is_added_to_a_backbone_learns_at_its_own_rate(tiny_config, monkeypatch):
+def test_parts_added_to_a_backbone_have_their_own_learning_rate(tiny_config, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        loop, 'create_optimizer_v2', lambda *args, **kwargs: seen.append(make(*args, **kwargs)) or seen[-1]
+        setup, 'create_optimizer_v2', lambda *args, **kwargs: seen.append(make(*args, **kwargs)) or seen[-1]
     )
     options = ['--epochs', '1', '--weight-decay', '0.1', '--schedule', 'constant', '--lr', '0.001']
     finetune(tiny_config(*options, '--added-lr-scale', '10'))
@@ -319,7 +317,7 @@ def test_what_is_added_to_a_backbone_learns_at_its_own_rate(tiny_config, monkeyp
     ]
     model = create_network(tiny_config().model, ['a', 'b', 'c', 'd'], (32, 32))
     added = [value for name, value in model.named_parameters() if re.search(r'layer4\.([024]\.(attn|norm)|1)\.', name)]
-    assert len(added) == 2 * 7 + 3  # of two forms and a transition
+    assert len(added) == 2 * 7 + 3  # of two blocks and a transition
     count = sum(len(group['params']) for group in groups if group['lr'] == 0.01)
     assert count == len(added)
     assert sum(len(group['params']) for group in groups) == len(list(model.parameters()))
@@ -327,12 +325,12 @@ def test_what_is_added_to_a_backbone_learns_at_its_own_rate(tiny_config, monkeyp
     assert (3, 8) in {tuple(value.shape) for value in tables[0]['params']}  # position tables do not decay
 
 
-def test_rate_for_added_parts_needs_some(tiny_config):
+def test_learning_rate_of_added_parts_is_refused_without_such_parts(tiny_config):
     with pytest.raises(InputError, match=r'^added_lr_scale is 10\.0, but the model has nothing beyond its backbone'):
         finetune(tiny_config('--model', 'resnet18', '--added-lr-scale', '10'))
 
 
-def test_backbone_of_another_family_is_refused_as_a_start(tiny_config):
+def test_weights_of_another_family_are_refused(tiny_config):
     run = finetune(tiny_config('--model', 'resnet18', '--epochs', '1'))
     args = ['--model', 'avgg11_relmha', '--init-from', f'local-dir:{run / "model"}']
     with pytest.raises(InputError, match=r'avgg11_relmha could not be created .*does not fit this model'):
@@ -351,7 +349,7 @@ def test_tracker_that_is_not_installed_is_refused(tiny_config, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
-def test_output_that_holds_something_is_refused_and_left_alone(tiny_config, tmp_path):
+def test_output_folder_that_is_not_empty_is_refused_and_not_changed(tiny_config, tmp_path):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'mine.txt').write_text('mine')
     with pytest.raises(InputError, match=r'is not empty. Name another --output, or resume the run in it: --resume'):
@@ -368,24 +366,25 @@ def test_output_that_holds_something_is_refused_and_left_alone(tiny_config, tmp_
         (['--model-args', 'num_heads=7'], r'num_heads=7 does not divide'),
         (['--model-args', 'num_head=8'], r"unexpected keyword argument 'num_head'"),
         (['--model-args', 'num_heads'], r'wanted name=value'),
-        (['--optimizer', 'sdg'], r"no optimizer 'sdg'"),
+        (['--optimizer', 'sdg'], r"no optimizer 'sdg'; timm has adabelief, "),
+        (['--optimizer', 'sgd', '--momentum', '0'], r"'sgd' cannot be created with lr 0.001, momentum 0.0 .* Nesterov"),
     ],
 )
-def test_what_cannot_work_is_refused_and_no_run_is_left(tiny_config, tmp_path, args, message):
+def test_invalid_options_are_refused_and_leave_no_run_folder(tiny_config, tmp_path, args, message):
     with pytest.raises(InputError, match=message):
         finetune(tiny_config(*args))
     assert not (tmp_path / 'run').exists()
 
 
-def test_other_architecture_than_asked_for_is_refused(tiny_config):
+def test_weights_of_another_architecture_are_refused(tiny_config):
     run = finetune(tiny_config('--epochs', '1'))
     args = ['--model', 'avgg16_relmha', '--init-from', f'local-dir:{run / "model"}']
-    with pytest.raises(InputError, match=r'holds an aresnet18_relmha, but model is avgg16_relmha'):
+    with pytest.raises(InputError, match=r'holds a model aresnet18_relmha, but model is avgg16_relmha'):
         finetune(tiny_config(*args, output='other'))
 
 
 class TestSources:
-    def test_folder_of_frames_says_to_build_crops_first(self, flir_writer):
+    def test_folder_of_frames_is_refused_with_the_command_that_builds_crops(self, flir_writer):
         writer = flir_writer()
         writer.split('train', [[('person', [1, 1, 9, 9])]])
         with pytest.raises(InputError, match=r'holds frames, not crops. .*build_dataset.py --flir-root'):
@@ -397,7 +396,7 @@ class TestSources:
         with pytest.raises(InputError, match=r'Could not find a folder nobody/nothing, nor open the data set'):
             open_crops('nobody/nothing', ('train',))
 
-    def test_missing_split_is_refused_with_what_there_is(self, tiny_crops):
+    def test_missing_split_is_refused_and_the_existing_ones_named(self, tiny_crops):
         with pytest.raises(InputError, match=r'has no crops in test; it has train \(28\), validation \(11\)'):
             open_crops(str(tiny_crops), ('train', 'test'))
 
@@ -422,7 +421,7 @@ class TestSources:
             open_crops(str(tmp_path), ('train',))
 
 
-def test_held_out_frames_are_not_trained_on_and_tell_when_to_reject(tiny_config, tiny_crops):
+def test_held_out_frames_are_not_trained_on_and_set_the_rejection(tiny_config, tiny_crops):
     run = finetune(tiny_config('--hold-out', '0.25', '--epochs', '1'))
     held_out, validation = (Predictions.load(run / f'{name}.safetensors') for name in ('held_out', 'validation'))
     assert (len(held_out.labels), len(validation.labels)) == (7, 11)
@@ -434,7 +433,7 @@ def test_held_out_frames_are_not_trained_on_and_tell_when_to_reject(tiny_config,
     assert rejection.hits.sum() == held_out.hits.sum()
 
 
-def test_validate_rejects_what_the_held_out_frames_say_and_shows_it(tiny_config, tiny_crops, root, tmp_path):
+def test_validate_rejects_by_the_held_out_frames_and_draws_the_rejected(tiny_config, tiny_crops, root, tmp_path):
     model = f'local-dir:{finetune(tiny_config("--hold-out", "0.5", "--epochs", "4")) / "model"}'
     out, sheet = tmp_path / 'results.json', tmp_path / 'rejected.png'
     command = [root / 'train_scripts' / 'validate.py', '--model', model, '--data', tiny_crops, '--threads', 1]
@@ -458,7 +457,7 @@ RARE = {
 
 
 @pytest.mark.parametrize('options', RARE.values(), ids=RARE)
-def test_options_for_rare_classes_train_and_never_choose_a_class_without_crops(tiny_config, options):
+def test_options_for_rare_classes_never_predict_a_class_without_crops(tiny_config, options):
     plain = ['--hflip', '0', '--rotation', '0', '--shear', '0']
     run = finetune(tiny_config(*SMALL, '--epochs', '12', *plain, *options))
     metrics = json.loads((run / 'results.json').read_text())['metrics']
@@ -467,12 +466,12 @@ def test_options_for_rare_classes_train_and_never_choose_a_class_without_crops(t
 
 
 @pytest.mark.parametrize('option', [['--hold-out', '0.1'], *list(RARE.values())[::2]])
-def test_a_stream_refuses_what_needs_all_labels_at_once(option):
+def test_stream_refuses_options_that_need_all_labels(option):
     with pytest.raises(InputError, match='needs all labels before training'):
         parse_config(['--streaming', *option])
 
 
-def test_averaged_batch_norms_forget_their_start(tiny_config):
+def test_averaged_batch_norms_forget_their_initial_statistics(tiny_config):
     options = [*SMALL, '--ema', '--epochs', '10', '--schedule', 'constant', '--optimizer', 'momentum', '--lr', '1e-4']
     run = finetune(tiny_config(*options, '--batch-size', '4', '--momentum', '0'))
     (checkpoint,) = sorted((run / 'checkpoints').iterdir())[-1:]
@@ -499,7 +498,7 @@ def test_channels_last_trains_saves_and_resumes(tiny_config, tmp_path, monkeypat
     assert ['accuracy' in entry for entry in log] == [False, True]
 
 
-def test_a_folder_that_another_run_works_on_is_left_alone(tiny_config, tmp_path):
+def test_folder_of_a_running_run_is_refused(tiny_config, tmp_path):
     with FileLock(lock_path(tmp_path / 'run')), pytest.raises(InputError, match='Another run works on'):
         finetune(tiny_config())
     assert not (tmp_path / 'run').exists()

@@ -1,4 +1,4 @@
-"""Recipes, models, checkpoints and results that are not what they say: a sentence, and never code from outside."""
+"""Invalid or malicious recipes, models, checkpoints and results are refused, and never run code."""
 
 import contextlib
 import copy
@@ -104,7 +104,7 @@ LAUGHS = 'mean: [&a0 [lol], ' + ', '.join(f'&a{n} [{", ".join([f"*a{n - 1}"] * 1
 @pytest.mark.parametrize(
     'read', [lambda path: parse_config(['--config', str(path)]), read_matrix], ids=['recipe', 'matrix']
 )
-def test_files_that_are_no_mappings_of_plain_values_are_refused(tmp_path, read, text):
+def test_files_other_than_mappings_of_plain_values_are_refused(tmp_path, read, text):
     (tmp_path / 'file.yaml').write_text(text)
     with pytest.raises(InputError):
         read(tmp_path / 'file.yaml')
@@ -129,8 +129,8 @@ def test_matrices_of_any_values_are_read_or_refused(tmp_path):
     def check(in_matrix, in_study, in_row, level, value):
         bent = copy.deepcopy(whole)
         study = bent['studies']['one']
-        place, key = [(bent, in_matrix), (study, in_study), (study['rows']['a'], in_row)][level]
-        place[key] = value
+        mapping, key = [(bent, in_matrix), (study, in_study), (study['rows']['a'], in_row)][level]
+        mapping[key] = value
         path.write_text(yaml.dump(bent), errors='surrogatepass')
         with contextlib.suppress(InputError):
             read_matrix(path)
@@ -140,7 +140,7 @@ def test_matrices_of_any_values_are_read_or_refused(tmp_path):
 
 @pytest.fixture(scope='module')
 def tiny_model(tmp_path_factory):
-    """A saved model of the smallest kind."""
+    """A small saved model."""
     folder = tmp_path_factory.mktemp('hostile') / 'model'
     model = timm.create_model('convattn', backbone='test_resnet', num_classes=4)
     save_model(model, folder, ['person', 'vehicle', 'bicycle', 'dog'], model_data_config(model))
@@ -149,7 +149,7 @@ def tiny_model(tmp_path_factory):
 
 @pytest.fixture
 def model(tiny_model, tmp_path):
-    """A copy of it, to be bent."""
+    """A copy of it to modify."""
     shutil.copytree(tiny_model, tmp_path / 'model')
     return tmp_path / 'model'
 
@@ -175,12 +175,12 @@ def test_configurations_of_models_of_any_values_are_loaded_or_refused(model):
 
     @cases(120)
     @given(st.sampled_from(keys), small)
-    def check(place, value):
+    def check(keys, value):
         bent = copy.deepcopy(whole)
         inner = bent
-        for key in place[:-1]:
+        for key in keys[:-1]:
             inner = inner[key]
-        inner[place[-1]] = value
+        inner[keys[-1]] = value
         path.write_text(json.dumps(bent))
         try:
             seen.add(type(load(model)))
@@ -199,8 +199,8 @@ def test_weights_of_any_bytes_are_loaded_or_refused(model):
 
     @cases(120)
     @given(st.integers(0, header), st.binary(min_size=1, max_size=8), st.booleans())
-    def check(place, new, cut):
-        path.write_bytes(whole[:place] if cut else whole[:place] + new + whole[place + len(new) :])
+    def check(start, new, cut):
+        path.write_bytes(whole[:start] if cut else whole[:start] + new + whole[start + len(new) :])
         with contextlib.suppress(InputError):
             load(model)
 
@@ -235,7 +235,7 @@ def bent_weights(how, weights):
         ('infinite', 'fc.weight hold values that are no numbers'),
     ],
 )
-def test_weights_of_another_make_are_refused_by_name(model, tiny_config, how, message):
+def test_weights_that_do_not_match_the_model_are_refused_by_name(model, tiny_config, how, message):
     path = model / 'model.safetensors'
     safetensors.torch.save_file(bent_weights(how, safetensors.torch.load_file(path)), path)
     with pytest.raises(InputError, match=f'(?s){message}'):
@@ -244,12 +244,12 @@ def test_weights_of_another_make_are_refused_by_name(model, tiny_config, how, me
         finetune(tiny_config('--model', 'convattn', '--init-from', f'local-dir:{model}', '--in-chans', '3'))
 
 
-def test_half_precision_weights_load_as_what_they_are(model):
+def test_half_precision_weights_keep_their_values(model):
     path = model / 'model.safetensors'
     weights = {
         key: value.to(torch.bfloat16)
         if value.is_floating_point()
-        else value.clone()  # else the file that is written to
+        else value.clone()  # else it maps the file that is written
         for key, value in safetensors.torch.load_file(path).items()
     }
     safetensors.torch.save_file(weights, path)
@@ -277,29 +277,29 @@ def one_epoch(tiny_crops, tmp_path_factory):
 
 @pytest.fixture
 def checkpoint(one_epoch, tmp_path):
-    """The only checkpoint of a copy of it, to be bent."""
+    """The only checkpoint of a copy of it, to modify."""
     shutil.copytree(one_epoch, tmp_path / 'run')
     return next((tmp_path / 'run').glob('checkpoints/epoch_*'))
 
 
-def go_on_from(checkpoint):
-    rehash(checkpoint)  # whoever can write the file can write its hash
+def resume_from(checkpoint):
+    rehash(checkpoint)  # as an attacker would
     return resume(checkpoint.parent.parent, '--epochs', '2')
 
 
 @pytest.mark.parametrize(
     ('name', 'message'),
     [
-        ('optimizer.bin', 'does not fit this run'),
-        ('model.safetensors', 'does not fit this run'),
-        ('averaged.safetensors', 'does not fit this run'),
+        ('optimizer.bin', 'does not match this run'),
+        ('model.safetensors', 'does not match this run'),
+        ('averaged.safetensors', 'does not match this run'),
         ('random_states_0.pkl', 'All checkpoints in .* are damaged'),
     ],
 )
 def test_pickles_in_a_checkpoint_are_never_run(checkpoint, tmp_path, name, message):
     torch.save({'state': Bomb(tmp_path / 'exploded')}, checkpoint / name)
     with pytest.raises(InputError, match=message):
-        go_on_from(checkpoint)
+        resume_from(checkpoint)
     assert not (tmp_path / 'exploded').exists()
 
 
@@ -315,24 +315,24 @@ def test_pickles_in_a_checkpoint_are_never_run(checkpoint, tmp_path, name, messa
         ('infinite', 'fc.weight hold values that are no numbers'),
     ],
 )
-def test_weights_in_a_checkpoint_that_are_of_another_make_are_refused_by_name(checkpoint, name, how, message):
+def test_weights_of_a_checkpoint_that_do_not_match_are_refused_by_name(checkpoint, name, how, message):
     path = checkpoint / name
     results = (checkpoint.parent.parent / 'results.json').read_bytes()
     safetensors.torch.save_file(bent_weights(how, safetensors.torch.load_file(path)), path)
-    with pytest.raises(InputError, match=f'(?s){checkpoint} does not fit this run.*{message}'):
-        go_on_from(checkpoint)
+    with pytest.raises(InputError, match=f'(?s){checkpoint} does not match this run.*{message}'):
+        resume_from(checkpoint)
     assert (checkpoint.parent.parent / 'results.json').read_bytes() == results
 
 
 def test_optimizer_of_another_network_in_a_checkpoint_is_refused(checkpoint):
     other = torch.optim.AdamW([torch.zeros(3, requires_grad=True)])
     torch.save(other.state_dict(), checkpoint / 'optimizer.bin')
-    with pytest.raises(InputError, match='does not fit this run'):
-        go_on_from(checkpoint)
+    with pytest.raises(InputError, match='does not match this run'):
+        resume_from(checkpoint)
 
 
 @pytest.mark.parametrize('kind', ['rejection', 'predictions', 'crops'])
-def test_files_beside_models_and_crops_of_any_bytes_are_read_or_refused(tmp_path, kind):
+def test_rejection_predictions_and_crops_of_any_bytes_are_read_or_refused(tmp_path, kind):
     path = tmp_path / 'crops.json' if kind == 'crops' else tmp_path / 'file'
     if kind == 'rejection':
         Rejection(1.5, np.array([0.9, 0.6]), np.array([True, False])).save(tmp_path)
@@ -414,7 +414,7 @@ def test_crop_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, tiny_
     assert (8001, 8000) not in decoded
 
 
-def test_labels_that_are_no_class_are_refused(tmp_path):
+def test_labels_without_a_class_are_refused(tmp_path):
     buffer = io.BytesIO()
     Image.new('L', (9, 9)).save(buffer, 'PNG')
     data = crops_with(tmp_path, [buffer.getvalue()] * 3, [0, -1, None])

@@ -1,4 +1,4 @@
-"""Losses that are no numbers, precisions, and that two runs of one command are one."""
+"""Non-finite losses, precisions, and reproducibility."""
 
 import json
 from contextlib import contextmanager
@@ -19,9 +19,7 @@ from timm_convattn.training.loss_watch import LossWatch
 
 
 @pytest.mark.parametrize('poison', [float('nan'), float('inf')])
-def test_loss_that_is_no_number_stops_the_run_with_step_rate_and_crops_and_keeps_the_last_good_checkpoint(
-    tiny_config, tmp_path, monkeypatch, poison
-):
+def test_non_finite_loss_stops_the_run_and_keeps_earlier_checkpoints(tiny_config, tmp_path, monkeypatch, poison):
     original, seen = Normalize.__call__, []
 
     def poisoned(self, pixels, indices, epoch):
@@ -45,19 +43,19 @@ def test_loss_that_is_no_number_stops_the_run_with_step_rate_and_crops_and_keeps
 def test_training_that_diverges_is_stopped(tiny_config):
     options = ['--optimizer', 'momentum', '--lr', '1e30', '--schedule', 'constant']
     with pytest.raises(
-        InputError, match=r'The loss is (nan|inf) at step \d+, at a learning rate of 1e\+30, .* No check'
+        InputError, match=r'The loss is (nan|inf) at step \d+, at a learning rate of 1e\+30, .* There is no check'
     ):
         finetune(tiny_config('--model', 'resnet10t', *options))
 
 
-def test_losses_on_a_gpu_are_looked_at_some_at_a_time_and_before_an_epoch_ends(tmp_path):
+def test_losses_on_a_gpu_are_checked_in_groups_and_at_the_end_of_an_epoch(tmp_path):
     watch = LossWatch(tmp_path, torch.device('cuda'))
     for step in range(30):
         watch.add(torch.tensor(1.0), torch.tensor([step]), step, 0.1)
     watch.add(torch.tensor(float('inf')), torch.tensor([7, 8]), 30, 0.1)
     with pytest.raises(InputError, match=r'is inf at step 31, .* on the training crops 7, 8\.'):
-        watch.look()
-    watch.look()
+        watch.check()
+    watch.check()
 
 
 LEARNABLE = ['--model', 'resnet10t', '--epochs', '12', '--hflip', '0', '--rotation', '0', '--shear', '0']
@@ -79,14 +77,14 @@ def test_fp16_learns_with_scaled_gradients(tiny_config):
 
 @pytest.fixture
 def half_on_cpu(monkeypatch):
-    """accelerate with float16 and its gradient scaler on the CPU, where it offers neither: for what the loop does."""
+    """accelerate with float16 and its gradient scaler on the CPU, where it offers neither, to test the loop."""
 
     def create(config, folder):
         accelerator = Accelerator(mixed_precision='fp16', project_dir=folder)
         accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler('cpu', init_scale=2.0**30)
         return accelerator
 
-    monkeypatch.setattr(timm_convattn.training.finetune, '_create_accelerator', create)
+    monkeypatch.setattr(timm_convattn.training.finetune, 'create_accelerator', create)
 
 
 @pytest.mark.slow
@@ -95,17 +93,17 @@ def test_float16_learns_although_the_first_scales_are_too_large(tiny_config, hal
     config = tiny_config(*LEARNABLE, '--model', 'convattn', '--model-args', 'backbone=resnet10t')
     with watch_outputs(RelMha2d, types):
         run = finetune(config)
-    assert types == {torch.float16, torch.float32}  # trained in one, evaluated in the other
+    assert types == {torch.float16, torch.float32}  # training and evaluation
     assert json.loads((run / 'results.json').read_text())['metrics']['macro_f1'] > 0.9
     newest = max((run / 'checkpoints').iterdir())
     scale = torch.load(newest / 'scaler.pt')['scale']
-    assert 1 < scale < 2.0**30  # halved as often as gradients left the range
+    assert 1 < scale < 2.0**30  # halved whenever gradients overflowed
     assert all(value.isfinite().all() for value in load_file(newest / 'model.safetensors').values())
 
 
 @contextmanager
 def watch_outputs(kind, types):
-    """Note the types of what modules of a kind give."""
+    """Record the types of the outputs of modules of a class."""
 
     def note(module, args, output):
         if isinstance(module, kind):
@@ -120,15 +118,13 @@ def watch_outputs(kind, types):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_fp16_without_a_gpu_is_refused_instead_of_being_float32(tiny_config, tmp_path):
-    with pytest.raises(InputError, match=r'fp16 needs a GPU, this run has a cpu. Give --mixed-precision bf16'):
+    with pytest.raises(InputError, match=r'fp16 needs a GPU, this run has a cpu. Use --mixed-precision bf16'):
         finetune(tiny_config('--mixed-precision', 'fp16'))
     assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize('args', [['--batch-size', '1'], ['--limit-train', '1']])
-def test_batches_of_one_crop_are_refused_where_a_map_is_one_position_and_train_where_it_is_not(
-    tiny_config, tmp_path, args
-):
+def test_batches_of_one_crop_need_a_map_of_several_positions(tiny_config, tmp_path, args):
     with pytest.raises(InputError, match=r'cannot train on batches of one crop: .*larger batch or image'):
         finetune(tiny_config('--model', 'convattn', '--model-args', 'backbone=resnet10t', *args))
     assert not (tmp_path / 'run').exists()
@@ -136,7 +132,7 @@ def test_batches_of_one_crop_are_refused_where_a_map_is_one_position_and_train_w
     assert (finetune(tiny_config(*args)) / 'results.json').exists()
 
 
-def test_two_runs_of_one_command_leave_the_same(tiny_config):
+def test_two_runs_of_one_command_are_equal(tiny_config):
     args = ['--model', 'convattn', '--model-args', 'backbone=resnet10t', 'attn_drop=0.1', '--ema', '--drop-rate', '0.2']
     first, second = (state(finetune(tiny_config(*args, output=name))) for name in ('first', 'second'))
     for part in first:

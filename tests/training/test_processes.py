@@ -1,4 +1,4 @@
-"""Several processes on CPUs (gloo) against one: the same metrics, the same training, one voice, no hang."""
+"""Several processes on CPUs (gloo) train and evaluate as one does, print once and never hang."""
 
 import io
 import json
@@ -25,7 +25,7 @@ from timm_convattn.predictions import Predictions
 
 LAUNCH = [sys.executable, '-m', 'accelerate.commands.launch', '--num_machines', '1', '--mixed_precision', 'no']
 LAUNCH += ['--dynamo_backend', 'no']
-# nothing else is said on a machine without GPUs
+# all options that a machine without GPUs needs
 TWO = [*LAUNCH, '--multi_gpu', '--num_processes', '2', '--main_process_port', '0']
 ONE = [*LAUNCH, '--cpu', '--num_processes', '1']
 LAUNCHES = {'one': ONE, 'two': TWO}
@@ -44,7 +44,7 @@ def finish(process):
 
 
 def run_alone(root, script, *args):
-    """Run a script in this process, as one that is launched alone would."""
+    """Run a script in a single process."""
     finished = run_script(root / 'train_scripts' / script, *args, '--threads', '1')
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
@@ -52,7 +52,7 @@ def run_alone(root, script, *args):
 
 @pytest.fixture(scope='module')
 def two(root, tiny_crops):
-    """A run of two processes on a network with batch norms, averaged; and what it said. What each wrote lies beside."""
+    """A run of two processes with batch norms and EMA, and its output; WRITTEN.RANK lists the files of each process."""
     watched = Path(__file__).parent / 'watched_finetune.py'
     options = ['--model', 'convattn', '--model-args', 'backbone=resnet10t', '--data', tiny_crops, '--img-size', 32]
     options += ['--batch-size', 4, '--epochs', 4, '--ema', '--ema-decay', 0.5, '--hold-out', 0.1, '--output']
@@ -65,7 +65,7 @@ def two(root, tiny_crops):
     return folder / 'run', (folder / 'said.txt').read_text()
 
 
-def test_every_line_is_said_once_and_the_last_epoch_scores_what_the_saved_model_scores(two):
+def test_lines_are_printed_once_and_the_last_epoch_scores_as_the_results(two):
     folder, said = two
     lines = [line for line in said.splitlines() if line.strip()]
     assert len(lines) == len(set(lines)), said
@@ -77,7 +77,7 @@ def test_every_line_is_said_once_and_the_last_epoch_scores_what_the_saved_model_
     assert log[-1]['accuracy'] == results['metrics']['accuracy']
 
 
-def test_only_the_main_process_writes_but_for_the_random_states_of_the_other(two):
+def test_the_other_process_writes_only_its_random_states(two):
     folder, _ = two
     main, other = (
         {
@@ -101,7 +101,7 @@ def test_only_the_main_process_writes_but_for_the_random_states_of_the_other(two
 @pytest.mark.slow
 @pytest.mark.parametrize('batch_size', [2, 128])
 def test_two_processes_evaluate_every_crop_once_in_its_order(two, root, tmp_path, batch_size):
-    folder, _ = two  # 11 crops: neither batch size shares them evenly
+    folder, _ = two  # 11 crops: neither batch size divides them evenly
     outs = [tmp_path / f'{number}.json' for number in (1, 2)]
     options = ['--model', f'local-dir:{folder / "model"}', '--data', data_of(folder), '--batch-size', batch_size]
     run_alone(root, 'validate.py', *options, '--out', outs[0])
@@ -116,14 +116,14 @@ def data_of(folder: Path) -> str:
     return json.loads((folder / 'results.json').read_text())['training']['config']['data']
 
 
-# a network without batch norms: batches are all that processes share, and nothing is made of last bits
+# without batch norms, results depend on the batches alone, and rounding errors stay small
 VIT = ['--model', 'vit_tiny_patch16_224', '--model-args', 'patch_size=8', 'depth=2', '--img-size', 32]
 VIT += ['--epochs', 17, '--optimizer', 'momentum', '--lr', 0.01, '--clip-grad', 1]
 
 
 @pytest.fixture(scope='module')
 def vit_of_two(root, tiny_crops, tmp_path_factory):
-    """A run of two processes on that network, averaged."""
+    """A run of two processes with that network and EMA."""
     folder = tmp_path_factory.mktemp('vit') / 'run'
     options = [*VIT, '--data', tiny_crops, '--batch-size', 4, '--ema', '--output', folder]
     finish(start(TWO, root, 'finetune.py', *options))
@@ -153,7 +153,7 @@ def assert_near(ours, theirs):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='processes are found in /proc')
-def test_a_process_that_dies_ends_the_run_and_its_checkpoints_go_on(root, tiny_crops, tmp_path):
+def test_dead_process_ends_the_run_which_resumes_from_its_checkpoints(root, tiny_crops, tmp_path):
     run = tmp_path / 'run'
     options = ['--model', 'test_resnet', '--data', tiny_crops, '--img-size', 32, '--batch-size', 4, '--epochs', 200]
     process = start(TWO, root, 'finetune.py', *options, '--output', run)
@@ -167,14 +167,14 @@ def test_a_process_that_dies_ends_the_run_and_its_checkpoints_go_on(root, tiny_c
 
     alone = run_script(root / 'train_scripts' / 'finetune.py', '--resume', run)
     assert alone.returncode == 1
-    assert 'error: The run was made by 2 process(es), this is 1' in alone.stderr
+    assert 'error: The run has 2 process(es), this call has 1' in alone.stderr
     epochs = len((run / 'log.jsonl').read_text().splitlines())
     finish(start(TWO, root, 'finetune.py', '--resume', run, '--epochs', epochs + 1))
     assert (run / 'results.json').exists()
 
 
 @pytest.mark.slow
-def test_an_error_in_one_process_ends_the_run_with_its_sentence(root, tmp_path):
+def test_error_in_one_process_ends_the_run_with_its_message(root, tmp_path):
     good = io.BytesIO()
     Image.new('L', (9, 9)).save(good, 'PNG')
     images, order = [good.getvalue()] * 16, list(EpochSampler(16, seed=0))
@@ -190,14 +190,14 @@ def test_an_error_in_one_process_ends_the_run_with_its_sentence(root, tmp_path):
     assert not (tmp_path / 'run' / 'results.json').exists()
 
 
-# long enough to be stopped, and with no checkpoint but that of the signal
+# long enough to be stopped, with no checkpoint but that of the signal
 LONG = ['--model', 'test_resnet', '--img-size', 32, '--batch-size', 2, '--epochs', 25, '--ema', '--keep', 1]
 LONG += ['--checkpoint-every', 1000, '--evaluate-every', 1000]
-LONG += ['--seed', 4]  # whose losses add up to something else where the sums of both are averaged in between
+LONG += ['--seed', 4]  # with this seed, averaging the sums of both processes in between would change the result
 
 
 def whole_run(root, tiny_crops, launched):
-    """Give the same run, by how it is launched, which nothing stopped."""
+    """Return the uninterrupted run, launched in the same way."""
 
     def train(folder):
         options = [*LONG, '--data', tiny_crops, '--output', folder / 'run']
@@ -209,17 +209,15 @@ def whole_run(root, tiny_crops, launched):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path('/proc/self/environ').exists(), reason='processes are found in /proc')
 @pytest.mark.parametrize(('launched', 'status'), [('one', -signal.SIGTERM), ('two', 1)], ids=['one', 'two'])
-def test_sigterm_to_the_launcher_alone_saves_leaves_no_process_and_goes_on_as_if_nothing_had_been(
-    root, tiny_crops, tmp_path, launched, status
-):
+def test_sigterm_to_the_launcher_stops_all_and_the_resumed_run_is_equal(root, tiny_crops, tmp_path, launched, status):
     run, launch = tmp_path / 'run', LAUNCHES[launched]
     process = start(launch, root, 'finetune.py', *LONG, '--data', tiny_crops, '--output', run)
     wait_for_file(run, 'log.jsonl', process)
     training = children(process.pid)
     process.terminate()
-    _, err = process.communicate(timeout=300)  # until all that it started are gone
+    _, err = process.communicate(timeout=300)  # until all its processes have ended
     assert process.returncode == status
-    assert f'Go on with: accelerate launch train_scripts/finetune.py --resume {run}' in err
+    assert f'Resume with: accelerate launch train_scripts/finetune.py --resume {run}' in err
     assert training and not any(is_running(pid) for pid in training)
     (checkpoint,) = (run / 'checkpoints').iterdir()
     assert checkpoint.name.startswith('epoch_') and not (run / 'results.json').exists()
@@ -228,9 +226,7 @@ def test_sigterm_to_the_launcher_alone_saves_leaves_no_process_and_goes_on_as_if
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_in_the_middle_of_an_epoch_stops_both_and_the_run_goes_on_bit_for_bit(
-    root, tiny_crops, tmp_path
-):
+def test_signal_to_one_process_stops_both_and_the_resumed_run_is_equal(root, tiny_crops, tmp_path):
     run, stopped = tmp_path / 'run', Path(__file__).with_name('stopped_finetune.py')
     process = start(TWO, root, stopped, *LONG, '--data', tiny_crops, '--output', run, STOP_AT='11')
     _, err = process.communicate(timeout=300)
@@ -255,7 +251,7 @@ def is_running(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """All descendants of a process."""
+    """Return all descendants of a process."""
     found = []
     for path in Path('/proc').glob(f'{pid}/task/*/children'):
         for child in map(int, path.read_text().split()):
@@ -272,11 +268,11 @@ def environment(pid: int) -> dict[str, str]:
 @pytest.mark.parametrize(
     ('launch', 'args', 'message'),
     [
-        ([*LAUNCH, '--cpu', '--num_processes', '2'], [], 'this is one. Without MPI, give --multi_gpu instead of --cpu'),
-        (TWO, ['--sync-batchnorm'], 'torch synchronises batch norms on GPUs alone'),
+        ([*LAUNCH, '--cpu', '--num_processes', '2'], [], 'started one process: it starts several only with MPI'),
+        (TWO, ['--sync-batchnorm'], 'torch synchronizes batch norms on GPUs only'),
     ],
 )
-def test_what_several_processes_cannot_do_is_refused(root, tiny_crops, tmp_path, launch, args, message):
+def test_options_that_several_processes_cannot_use_are_refused(root, tiny_crops, tmp_path, launch, args, message):
     process = start(launch, root, 'finetune.py', '--data', tiny_crops, '--output', tmp_path / 'run', *args)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1
@@ -288,7 +284,7 @@ CONFIGURATIONS = Path(__file__).parents[2] / 'train_scripts' / 'accelerate'
 
 
 @pytest.mark.parametrize('path', sorted(CONFIGURATIONS.glob('*.yaml')), ids=lambda path: path.stem)
-def test_configurations_of_accelerate_are_taken_by_its_launcher(path):
+def test_accelerate_accepts_the_shipped_configurations(path):
     wanted = {  # processes, machines, precision, on several GPUs, sharded
         'bf16': (1, 1, 'bf16', False, False),
         'eight_gpus': (8, 1, 'bf16', True, False),
@@ -306,7 +302,7 @@ TINY = ['--model', 'convattn', '--model-args', 'backbone=test_resnet', '--img-si
 
 
 @pytest.mark.slow
-def test_fsdp_trains_saves_whole_weights_and_resumes(root, tiny_crops, vit_of_two, tmp_path):
+def test_fsdp_trains_saves_all_weights_and_resumes(root, tiny_crops, vit_of_two, tmp_path):
     launch = [*LAUNCH[:3], '--config_file', CONFIGURATIONS / 'fsdp.yaml', '--num_processes', '2']
     launch = [*map(str, launch), '--mixed_precision', 'no', '--main_process_port', '0']
 
@@ -319,14 +315,14 @@ def test_fsdp_trains_saves_whole_weights_and_resumes(root, tiny_crops, vit_of_tw
     shutil.rmtree(run / 'checkpoints' / last)
     (run / 'results.json').unlink()
     finish(train('--resume', run))
-    plain = load_file(vit_of_two / 'checkpoints' / last / 'model.safetensors')  # as it is, not averaged
+    plain = load_file(vit_of_two / 'checkpoints' / last / 'model.safetensors')  # not averaged
     assert_near(load_file(run / 'model' / 'model.safetensors'), plain)
     refused = train(*options, '--ema', '--output', tmp_path / 'averaged')
-    assert 'error: No process has all weights to average where FSDP shares them out' in refused.communicate()[1]
+    assert 'error: With FSDP no process has all weights, so they cannot be averaged' in refused.communicate()[1]
 
 
 FAKE_SLURM = """#!/bin/bash
-# srun of two nodes that are this machine
+# srun with two nodes, both this machine
 while [[ "$1" == --* ]]; do shift; done
 for node in 0 1; do SLURM_NODEID=$node "$@" & pids+=($!); done
 status=0
@@ -336,7 +332,7 @@ exit $status
 
 
 @pytest.mark.slow
-def test_slurm_script_starts_a_run_of_two_nodes_and_goes_on_with_it(root, tiny_crops, tmp_path):
+def test_slurm_script_starts_and_resumes_a_run_of_two_nodes(root, tiny_crops, tmp_path):
     tools = {'srun': FAKE_SLURM, 'scontrol': '#!/bin/bash\necho 127.0.0.1\necho 127.0.0.2\n'}
     for name, text in tools.items():
         (tmp_path / name).write_text(text)
@@ -347,7 +343,7 @@ def test_slurm_script_starts_a_run_of_two_nodes_and_goes_on_with_it(root, tiny_c
     for epochs in (1, 2):
         options = [*TINY, '--data', tiny_crops, '--threads', 1, '--output', run, '--epochs', 1]
         command = ['bash', CONFIGURATIONS / 'slurm.sh', *options]
-        if epochs == 2:  # the run is whole: the same command finds that out, and evaluates once more
+        if epochs == 2:  # the run is complete: the same command only evaluates
             (run / 'results.json').unlink()
         finished = subprocess.run(
             [*map(str, command)],
@@ -359,5 +355,5 @@ def test_slurm_script_starts_a_run_of_two_nodes_and_goes_on_with_it(root, tiny_c
             timeout=300,
         )
         assert finished.returncode == 0, finished.stderr
-        assert ('going on from' in finished.stdout) == (epochs == 2)
+        assert ('resuming from' in finished.stdout) == (epochs == 2)
         assert json.loads((run / 'results.json').read_text())['environment']['hardware']['processes'] == 2

@@ -1,4 +1,4 @@
-"""Runs that are killed, told to stop or out of room: what they leave, and that they go on as if nothing had been."""
+"""Runs that are killed, stopped or run out of disk space resume to the same end as uninterrupted ones."""
 
 import hashlib
 import json
@@ -27,14 +27,14 @@ NOT_COMPARED = {'seconds', 'waited_for_crops', 'waited', 'date', 'command', 'out
 
 
 def comparable(value):
-    """Without what differs between two runs of one command."""
+    """Remove what differs between two runs of one command."""
     if isinstance(value, dict):
         return {key: comparable(entry) for key, entry in value.items() if key not in NOT_COMPARED}
     return [comparable(entry) for entry in value] if isinstance(value, list) else value
 
 
 def state(run: Path):
-    """Everything that a finished run leaves: log, results, weights, and the hashes of all files of its checkpoints."""
+    """Everything that a finished run writes: log, results, weights, and the hashes of all files of its checkpoints."""
     weights = load_file(run / 'model' / 'model.safetensors')
     checkpoints = {p.parent.name: json.loads(p.read_text()) for p in run.glob('checkpoints/epoch_*/progress.json')}
     return {
@@ -61,7 +61,7 @@ def resume(run: Path, *args: str) -> Path:
 
 
 def rehash(checkpoint: Path) -> None:
-    """Write the hashes of a checkpoint anew: whoever can write its files can write those."""
+    """Update the hashes of a checkpoint, as an attacker who can write its files could."""
     content = json.loads((checkpoint / 'progress.json').read_text())
     del content['own_sha256']
     content['sha256'] = {
@@ -80,7 +80,7 @@ def wait_for(condition, process):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_twenty_times_ends_as_one_that_is_not(root, tiny_crops, tmp_path):
+def test_run_killed_twenty_times_ends_as_an_uninterrupted_one(root, tiny_crops, tmp_path):
     script, rng = root / 'train_scripts' / 'finetune.py', random.Random(0)
     args = ['--model', 'convattn', '--model-args', 'backbone=test_resnet', 'attn_drop=0.2', '--drop-rate', 0.3]
     args += ['--data', tiny_crops, '--img-size', 32, '--batch-size', 4, '--ema']
@@ -117,7 +117,7 @@ def test_a_run_that_is_killed_twenty_times_ends_as_one_that_is_not(root, tiny_cr
     assert len(state(whole)['log']) == 26
 
 
-def test_preempted_run_saves_exits_with_the_signals_code_and_goes_on_as_if_nothing_had_been(root, tiny_crops, tmp_path):
+def test_preempted_run_exits_with_the_code_of_its_signal_and_resumes(root, tiny_crops, tmp_path):
     script, said, run = root / 'train_scripts' / 'finetune.py', tmp_path / 'said.txt', tmp_path / 'run'
     options = [
         '--model',
@@ -138,7 +138,7 @@ def test_preempted_run_saves_exits_with_the_signals_code_and_goes_on_as_if_nothi
     process.terminate()
     process.join()
     assert process.exitcode == 128 + signal.SIGTERM
-    assert f'Go on with: accelerate launch train_scripts/finetune.py --resume {run}' in said.read_text()
+    assert f'Resume with: accelerate launch train_scripts/finetune.py --resume {run}' in said.read_text()
     epochs = len((run / 'log.jsonl').read_text().splitlines())
     resume(run, '--epochs', str(epochs + 1))
     run_script(script, *options, '--epochs', epochs + 1, '--output', tmp_path / 'whole')
@@ -169,14 +169,12 @@ def damaged(path: Path, how: str) -> None:
 @pytest.mark.parametrize(
     'name', ['model.safetensors', 'optimizer.bin', 'averaged.safetensors', 'random_states_0.pkl', 'progress.json']
 )
-def test_damaged_newest_checkpoint_falls_back_to_the_one_before_and_ends_the_same(
-    three_epochs, tmp_path, capfd, name, how
-):
+def test_damaged_checkpoint_makes_a_run_resume_from_the_one_before(three_epochs, tmp_path, capfd, name, how):
     run = tmp_path / 'run'
     shutil.copytree(three_epochs, run)
     newest, before = (run / 'checkpoints' / f'epoch_000{epoch}_batch_000000' for epoch in (3, 2))
     damaged(newest / name, how)
-    if (name, how) == ('progress.json', 'missing'):  # it was never finished
+    if (name, how) == ('progress.json', 'missing'):  # not a checkpoint
         resume(run)
     else:
         resume(run)
@@ -186,20 +184,28 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before_and_ends_the_sam
     assert_same_state(run, three_epochs)
 
 
-def test_run_without_one_good_checkpoint_says_so_and_touches_nothing(three_epochs, tmp_path):
+def test_resumed_finished_run_only_repeats_its_evaluation(three_epochs, tmp_path, capsys):
+    run = tmp_path / 'run'
+    shutil.copytree(three_epochs, run)
+    resume(run)
+    assert 'all epochs are done, only the evaluation is repeated; --epochs N trains longer' in capsys.readouterr().out
+    assert_same_state(run, three_epochs)
+
+
+def test_run_without_an_intact_checkpoint_is_refused_and_not_changed(three_epochs, tmp_path):
     run = tmp_path / 'run'
     shutil.copytree(three_epochs, run)
     for path in run.glob('checkpoints/*/optimizer.bin'):
         damaged(path, 'flipped')
     results = (run / 'results.json').read_bytes()
     for _ in range(2):
-        with pytest.raises(InputError, match=r'All checkpoints in .* are damaged: .*Remove that folder to begin'):
+        with pytest.raises(InputError, match=r'All checkpoints in .* are damaged: .*Remove that folder to start again'):
             resume(run)
     assert (run / 'results.json').read_bytes() == results
 
 
 class Bomb:
-    """Leaves a file behind where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -209,7 +215,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize('how', ['no pickle', 'a bomb', 'a state is missing', 'no state'])
-def test_random_states_that_cannot_be_set_fall_back_to_the_checkpoint_before(three_epochs, tmp_path, capfd, how):
+def test_invalid_random_states_make_a_run_resume_from_the_one_before(three_epochs, tmp_path, capfd, how):
     run = tmp_path / 'run'
     shutil.copytree(three_epochs, run)
     newest = run / 'checkpoints' / 'epoch_0003_batch_000000'
@@ -223,14 +229,14 @@ def test_random_states_that_cannot_be_set_fall_back_to_the_checkpoint_before(thr
         torch.save({key: value for key, value in states.items() if key != 'random_state'}, path)
     else:
         torch.save(states | {'torch_manual_seed': torch.zeros(7, dtype=torch.uint8)}, path)
-    rehash(newest)  # a disk that lies, or whoever can write the file
+    rehash(newest)  # a faulty disk, or an attacker
     resume(run)
     assert f'warning: the checkpoint {newest} is damaged' in capfd.readouterr().err
     assert_same_state(run, three_epochs)
     assert not mark.exists()
 
 
-def test_checkpoints_are_in_the_order_of_their_epochs_however_many_digits_these_have(tmp_path):
+def test_checkpoints_are_sorted_by_the_number_of_their_epoch(tmp_path):
     wanted = [
         Progress(epoch=epoch, batch=batch).name for epoch, batch in [(9, 0), (9_999, 7), (10_000, 0), (10_000, 3)]
     ]
@@ -240,15 +246,15 @@ def test_checkpoints_are_in_the_order_of_their_epochs_however_many_digits_these_
     assert [path.name for path in find_checkpoints(tmp_path)] == wanted
 
 
-def test_checkpoint_is_on_the_disk_before_it_is_renamed_and_before_an_older_one_goes(tiny_config, monkeypatch):
+def test_checkpoint_is_synced_before_an_older_one_is_removed(tiny_config, monkeypatch):
     done = []
 
     def noted(owner, name):
         original = getattr(owner, name)
 
         def call(first, *args, **kwargs):
-            place = str(Path(f'/proc/self/fd/{first}').readlink()) if isinstance(first, int) else str(first)
-            done.append((name, place.partition('/checkpoints')[2], place.endswith('/checkpoints')))
+            path = str(Path(f'/proc/self/fd/{first}').readlink()) if isinstance(first, int) else str(first)
+            done.append((name, path.partition('/checkpoints')[2], path.endswith('/checkpoints')))
             return original(first, *args, **kwargs)
 
         monkeypatch.setattr(owner, name, call)
@@ -260,12 +266,12 @@ def test_checkpoint_is_on_the_disk_before_it_is_renamed_and_before_an_older_one_
     files = {f'/.epoch_0002_batch_000000/{path.name}' for path in run.glob('checkpoints/epoch_0002*/*')}
     renamed = done.index(('rename', '/.epoch_0002_batch_000000', False))
     assert len(files) >= 4
-    assert {place for name, place, _ in done[:renamed] if name == 'fsync'} >= {*files, '/.epoch_0002_batch_000000'}
+    assert {path for name, path, _ in done[:renamed] if name == 'fsync'} >= {*files, '/.epoch_0002_batch_000000'}
     after = done[renamed:]
     assert after.index(('fsync', '', True)) < after.index(('rmtree', '/epoch_0001_batch_000000', False))
 
 
-def test_half_a_line_at_the_end_of_the_log_is_written_again(three_epochs, tmp_path):
+def test_incomplete_last_line_of_the_log_is_replaced(three_epochs, tmp_path):
     run = tmp_path / 'run'
     shutil.copytree(three_epochs, run)
     shutil.rmtree(run / 'checkpoints' / 'epoch_0003_batch_000000')
@@ -275,11 +281,11 @@ def test_half_a_line_at_the_end_of_the_log_is_written_again(three_epochs, tmp_pa
     assert state(run)['log'] == state(three_epochs)['log']
 
 
-def run_with_a_disk(inside: str, root: Path, place: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script of the shell that may mount a disk at a place, and ends with 77 where it cannot."""
+def run_with_a_disk(inside: str, root: Path, disk: Path) -> subprocess.CompletedProcess[str]:
+    """Run a shell script that can mount a disk at a path; it exits with 77 if it cannot."""
     if shutil.which('unshare') is None:
         pytest.skip('there is no unshare to mount a small disk with')
-    place.mkdir()
+    disk.mkdir()
     command = ['unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', inside]
     finished = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=300)
     if finished.returncode == 77 or 'unshare' in finished.stderr:
@@ -288,19 +294,19 @@ def run_with_a_disk(inside: str, root: Path, place: Path) -> subprocess.Complete
 
 
 @pytest.mark.slow
-def test_full_cache_ends_with_a_sentence_and_not_with_the_process(root, tiny_crops, tmp_path):
-    place = tmp_path / 'disk'
-    # the crops take 7 MB, which a mapped file of 1 MB seems to have until they are written
+def test_full_cache_is_explained_and_does_not_kill_the_process(root, tiny_crops, tmp_path):
+    disk = tmp_path / 'disk'
+    # the crops take 7 MB; mapping a file of that size succeeds, and writing to it fails
     inside = f'''
-        mount -t tmpfs -o size=1m tmpfs "{place}" || exit 77
-        XDG_CACHE_HOME="{place}" "{sys.executable}" train_scripts/finetune.py --model test_resnet --img-size 512 \\
+        mount -t tmpfs -o size=1m tmpfs "{disk}" || exit 77
+        XDG_CACHE_HOME="{disk}" "{sys.executable}" train_scripts/finetune.py --model test_resnet --img-size 512 \\
             --data "{tiny_crops}" --output "{tmp_path}/run"
         echo "status $?"
-        find "{place}/timm_convattn" -type f
+        find "{disk}/timm_convattn" -type f
     '''
-    finished = run_with_a_disk(inside, root, place)
+    finished = run_with_a_disk(inside, root, disk)
     assert finished.stdout == 'status 1\n', finished.stderr
-    assert finished.stderr.startswith(f'error: {place}/timm_convattn/stores could not be written')
+    assert finished.stderr.startswith(f'error: {disk}/timm_convattn/stores could not be written')
     assert 'name another cache with XDG_CACHE_HOME' in finished.stderr
 
 
@@ -310,33 +316,33 @@ def test_full_cache_ends_with_a_sentence_and_not_with_the_process(root, tiny_cro
     [
         # a checkpoint of this network takes 40 MB: the disk holds one, not two
         (4, '64m', 'epoch_0002_batch_000000 could not be written', 'epoch_0001_batch_000000'),
-        # and the model 20 MB, for which there is no room beside it
+        # the model takes 20 MB more
         (1, '50m', 'run could not be written', 'epoch_0001_batch_000000'),
     ],
     ids=['checkpoint', 'model'],
 )
-def test_full_disk_ends_with_a_sentence_and_the_last_good_checkpoint_goes_on(
+def test_full_disk_is_explained_and_the_run_resumes_from_its_checkpoint(
     root, tiny_crops, tmp_path, epochs, size, refused, last
 ):
-    place = tmp_path / 'disk'
+    disk = tmp_path / 'disk'
     options = f'--model resnet10t --img-size 32 --batch-size 8 --threads 1 --epochs {epochs} --optimizer momentum'
     inside = f'''
-        mount -t tmpfs -o size={size} tmpfs "{place}" || exit 77
-        "{sys.executable}" train_scripts/finetune.py {options} --keep 1 --data "{tiny_crops}" --output "{place}/run"
+        mount -t tmpfs -o size={size} tmpfs "{disk}" || exit 77
+        "{sys.executable}" train_scripts/finetune.py {options} --keep 1 --data "{tiny_crops}" --output "{disk}/run"
         echo "status $?"
-        ls -A "{place}/run/checkpoints"
-        echo "left $(ls -A "{place}/run" | tr '\\n' ' ')"
-        mount -o remount,size=256m "{place}"
-        "{sys.executable}" train_scripts/finetune.py --resume "{place}/run" && ls "{place}/run/results.json"
+        ls -A "{disk}/run/checkpoints"
+        echo "left $(ls -A "{disk}/run" | tr '\\n' ' ')"
+        mount -o remount,size=256m "{disk}"
+        "{sys.executable}" train_scripts/finetune.py --resume "{disk}/run" && ls "{disk}/run/results.json"
     '''
-    finished = run_with_a_disk(inside, root, place)
+    finished = run_with_a_disk(inside, root, disk)
     lines = finished.stdout.splitlines()
     assert 'Traceback' not in finished.stderr
     (said,) = [line for line in finished.stderr.splitlines() if line.startswith('error: ')]
     assert refused in said
-    assert 'MB are free on its disk. ' in said and 'go on' in said
+    assert 'MB are free on its disk. ' in said and 'resume' in said
     after = lines[lines.index('status 1') :]
     assert after[1] == last
     assert set(after[2].split()[1:]) == {'checkpoints', 'config.yaml', 'log.jsonl'}
-    assert 'going on from' in after[3]
-    assert after[-1] == f'{place}/run/results.json'
+    assert 'resuming from' in after[3]
+    assert after[-1] == f'{disk}/run/results.json'

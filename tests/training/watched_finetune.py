@@ -1,4 +1,4 @@
-"""finetune.py, which says what files each process wrote, renamed or removed: in WRITTEN.RANK, a line for each."""
+"""finetune.py, which lists the files that each process wrote, renamed or removed in WRITTEN.RANK."""
 
 import atexit
 import os
@@ -14,28 +14,28 @@ written = set()
 
 
 def note(event, args):
-    """Keep the paths of an event of Python's own calls."""
+    """Record the paths of an audit event of Python."""
     if event == 'open' and isinstance(args[0], str) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         written.add(args[0])
     elif event in ('os.rename', 'os.remove', 'os.rmdir', 'shutil.rmtree'):
         written.update(str(arg) for arg in args if isinstance(arg, str | Path))
 
 
-def noted(owner, name, place):
-    """Keep the paths of a call that writes from C++ or Rust, of which Python knows nothing."""
+def record_calls(owner, name, index):
+    """Record the paths of calls that write in C++ or Rust, which raise no audit events."""
     original = getattr(owner, name)
 
     def call(*args, **kwargs):
-        written.add(str(args[place]))
+        written.add(str(args[index]))
         return original(*args, **kwargs)
 
     setattr(owner, name, call)
 
 
 sys.addaudithook(note)
-noted(torch, 'save', 1)
-noted(safetensors.torch, 'serialize_file', 1)
-noted(safetensors.numpy, 'serialize_file', 1)
+record_calls(torch, 'save', 1)
+record_calls(safetensors.torch, 'serialize_file', 1)
+record_calls(safetensors.numpy, 'serialize_file', 1)
 record = Path(f'{os.environ["WRITTEN"]}.{os.environ["RANK"]}')
 atexit.register(lambda: record.write_text('\n'.join(sorted(written))))
 run_finetune()

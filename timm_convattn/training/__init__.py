@@ -1,1 +1,1 @@
-"""Fine-tuning on crops, and the evaluation that a run ends with; needs the extra `train`."""
+"""Fine-tuning on crops, and the evaluation of a run; needs the extra `train`."""

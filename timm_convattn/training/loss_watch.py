@@ -1,4 +1,4 @@
-"""Stopping a run whose loss is no number, with what it takes to find out why."""
+"""Stop a run whose loss is NaN or infinite, with the facts that help to find out why."""
 
 from pathlib import Path
 
@@ -8,55 +8,51 @@ from timm_convattn.errors import InputError
 
 __all__ = ['LossWatch']
 
-EVERY = 25  # steps: to look at a loss keeps the processor waiting for the GPU
+EVERY = 25  # batches: reading a loss from a GPU waits for it
 
 
 class LossWatch:
-    """Looks at the losses of a run: on a CPU at each, on a GPU at some at a time.
+    """Check that the losses of a run are finite: each one on a CPU, in groups on a GPU.
 
     Args:
         folder: The run folder, for the message.
-        device: Where the losses are.
+        device: Device of the losses.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder = folder
         self.every = 1 if device.type == 'cpu' else EVERY
-        self._kept: list[tuple[torch.Tensor, torch.Tensor, int, float]] = []
+        self._pending: list[tuple[torch.Tensor, torch.Tensor, int, float]] = []
 
     def add(self, loss: torch.Tensor, crops: torch.Tensor, step: int, learning_rate: float) -> None:
-        """Keep the loss of a batch, and look at all that are kept when there are many.
+        """Add the loss of a batch, and check the pending ones when there are enough.
 
         Args:
-            loss: Of the batch, one number.
-            crops: (B,) places of its crops among those that are trained on.
-            step: Steps done before it.
-            learning_rate: Of its step.
+            loss: Loss of the batch, a scalar.
+            crops: (B,) indices of its training crops.
+            step: Number of steps before it.
+            learning_rate: Learning rate of the step.
 
         Raises:
-            InputError: If one of them is not finite.
+            InputError: If a loss is NaN or infinite.
         """
-        self._kept.append((loss.detach(), crops, step, learning_rate))
-        if len(self._kept) >= self.every:
-            self.look()
+        self._pending.append((loss.detach(), crops, step, learning_rate))
+        if len(self._pending) >= self.every:
+            self.check()
 
-    def look(self) -> None:
-        """Look at all that are kept.
+    def check(self) -> None:
+        """Check the pending losses.
 
         Raises:
-            InputError: If one of them is not finite.
+            InputError: If one of them is NaN or infinite.
         """
-        kept, self._kept = self._kept, []
-        if not kept or torch.stack([loss for loss, *_ in kept]).isfinite().all():
+        pending, self._pending = self._pending, []
+        if not pending or torch.stack([loss for loss, *_ in pending]).isfinite().all():
             return
-        loss, crops, step, rate = next(entry for entry in kept if not entry[0].isfinite())
+        loss, crops, step, rate = next(entry for entry in pending if not entry[0].isfinite())
         checkpoints = self.folder / 'checkpoints'
+        earlier = f'Earlier checkpoints are in {checkpoints}.' if checkpoints.exists() else 'There is no checkpoint.'
         raise InputError(
             f'The loss is {loss.item()} at step {step + 1}, at a learning rate of {rate:.2g}, on the training crops '
-            f'{", ".join(map(str, crops.tolist()))}. Lower --lr, or clip gradients with --clip-grad 1. '
-            + (
-                f'The checkpoints before it are in {checkpoints}.'
-                if checkpoints.exists()
-                else 'No checkpoint is there.'
-            )
+            f'{", ".join(map(str, crops.tolist()))}. Lower --lr, or clip gradients with --clip-grad 1. {earlier}'
         )

@@ -12,12 +12,12 @@ __all__ = ['FocalLoss', 'LogitAdjustedLoss', 'create_loss']
 
 
 class FocalLoss(nn.Module):
-    """Cross entropy in which samples that are classified well count less.
+    """Cross entropy that down-weights easy examples: the loss of each class is multiplied by (1 - p)^gamma.
 
     Source: "Focal Loss for Dense Object Detection", arXiv:1708.02002, Eq. 4.
 
     Args:
-        gamma: How much less: the loss of each class is multiplied by (1 - p)^gamma; 0 is the cross entropy.
+        gamma: Strength; 0 is the cross entropy.
         label_smoothing: Share of the target that is spread over all classes.
     """
 
@@ -27,26 +27,26 @@ class FocalLoss(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Give the mean over the batch: logits (B, num_classes), labels (B,)."""
+        """Return the mean loss of logits (B, num_classes) and labels (B,)."""
         log_p = F.log_softmax(logits.float(), dim=1)
         num_classes = logits.shape[1]
         targets = F.one_hot(labels, num_classes) * (1 - self.label_smoothing) + self.label_smoothing / num_classes
-        # 1 - p as expm1 of log p: it keeps its digits, and its gradient is finite, where p is almost 1
+        # 1 - p by expm1 of log p, so that it is exact and its gradient finite where p is almost 1
         rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
         return -(targets * rest**self.gamma * log_p).sum(dim=1).mean()
 
 
 class LogitAdjustedLoss(nn.Module):
-    """Cross entropy of logits that are raised by the logarithm of each class's frequency.
+    """Cross entropy of logits plus the logarithm of each class's frequency.
 
     Source: "Long-tail learning via logit adjustment", arXiv:2007.07314, Eq. 10.
 
-    The network then learns what speaks for a class beside how frequent it is, so that its own logits, which are not
-    raised, treat all classes alike. A class without samples is not adjusted: it is learned to be wrong, as ever.
+    The logits of the network itself, without the adjustment, then do not favour frequent classes. A class without
+    samples is not adjusted.
 
     Args:
         counts: Training samples of each class.
-        tau: How much of the logarithm.
+        tau: Factor on the logarithm; 0 is the cross entropy.
         label_smoothing: Share of the target that is spread over all classes.
     """
 
@@ -60,17 +60,12 @@ class LogitAdjustedLoss(nn.Module):
         self.register_buffer('adjustment', adjustment.float(), persistent=False)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Give the mean over the batch: logits (B, num_classes), labels (B,)."""
+        """Return the mean loss of logits (B, num_classes) and labels (B,)."""
         return F.cross_entropy(logits.float() + self.adjustment, labels, label_smoothing=self.label_smoothing)
 
 
 def create_loss(config: TrainConfig, counts: Sequence[int]) -> nn.Module:
-    """Make the loss of a run.
-
-    Args:
-        config: Which one.
-        counts: Training samples of each class.
-    """
+    """Create the loss of a run, given the number of training samples of each class."""
     if config.loss == 'focal':
         return FocalLoss(config.focal_gamma, config.label_smoothing)
     if config.loss == 'logit_adjusted':

@@ -1,4 +1,4 @@
-"""The network of a run: a timm model, made for the crops at hand, with the weights that it starts from."""
+"""The network of a run: a timm model for the classes and size of its crops, with its initial weights."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,18 +20,18 @@ __all__ = ['create_network', 'network_input']
 
 
 def create_network(config: ModelConfig, class_names: list[str], img_size: tuple[int, int]) -> nn.Module:
-    """Make the network that a configuration describes, with the weights that it starts from.
+    """Create the network of a run with its initial weights.
 
     Args:
-        config: Which model, and where its weights start.
-        class_names: Classes of the crops. Weights that were trained for other classes get a fresh classifier.
+        config: The model and its initial weights.
+        class_names: Classes of the crops. If the weights were trained for other classes, the classifier is new.
         img_size: Height and width of the input, for models that are built for one.
 
     Raises:
-        InputError: If there is no such model, it does not take the arguments, or its weights cannot be had.
+        InputError: If there is no such model, it does not take the arguments, or its weights cannot be loaded.
     """
     check_name(config.model)
-    given = dict(
+    arguments = dict(
         img_size=img_size,
         num_classes=len(class_names),
         in_chans=config.in_chans,
@@ -39,34 +39,34 @@ def create_network(config: ModelConfig, class_names: list[str], img_size: tuple[
         **_model_args(config.model_args),
     )
     if config.init_from is None:
-        return make_network(config.model, pretrained=config.pretrained, **given)
+        return make_network(config.model, pretrained=config.pretrained, **arguments)
     if not config.init_from.startswith(('local-dir:', 'hf-hub:', 'hf_hub:')):
         raise InputError(f'init_from is {config.init_from!r}, wanted local-dir:FOLDER or hf-hub:OWNER/NAME.')
     saved = create_on_meta(config.init_from)
     cfg, wanted = pretrained_cfg(saved), config.model.split('.')[0]
     if cfg['architecture'] == wanted:
-        model = make_network(config.init_from, pretrained=True, **given)
+        model = make_network(config.init_from, pretrained=True, **arguments)
     elif _is_backbone(saved, wanted):
-        model = _augment(config.init_from, cfg, wanted, given)
+        model = _augment(config.init_from, cfg, wanted, arguments)
     else:
         found = cfg['architecture']
-        raise InputError(f'{config.init_from} holds an {found}, but model is {config.model}: give --model {found}.')
+        raise InputError(f'{config.init_from} holds a model {found}, but model is {config.model}: use --model {found}.')
     if cfg.get('label_names', class_names) != class_names:
         cast(Any, model).reset_classifier(len(class_names))
     return model
 
 
 def _is_backbone(saved: nn.Module, model: str) -> bool:
-    """Say whether saved weights are a plain network's, and the model one of ours around such a network."""
+    """Return whether a saved network is without attention, and the model is one of ours built from such a network."""
     has_attention = any(isinstance(module, RelMha2d) for module in saved.modules())
     return not has_attention and model in timm.list_models(module=MODULES) and model != 'convattn'
 
 
-def _augment(name: str, cfg: Mapping[str, Any], model: str, given: dict[str, Any]) -> nn.Module:
-    """Put a trained backbone's weights into a model of ours, which computes what the backbone does."""
+def _augment(name: str, cfg: Mapping[str, Any], model: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Create a model of ours with the weights of a trained backbone; it computes the same function."""
     weights = fetch_weights(name)
     overlay = {'file': str(weights), **{key: cfg[key] for key in ('num_classes', 'input_size', 'mean', 'std')}}
-    augmented = make_network(model, pretrained=True, pretrained_cfg_overlay=overlay, **given)
+    augmented = make_network(model, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     check_weights(cast(Path, weights), augmented, name)
     return augmented
 
@@ -82,7 +82,7 @@ def _model_args(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def network_input(config: ModelConfig, model: nn.Module, img_size: tuple[int, int]) -> Preprocessing:
-    """Say how the input of a network is made, in the terms of timm's `create_transform`: squashed to its size."""
+    """Return the preprocessing of a run: crops squashed to the size; mean and std of the options or the model."""
     source = pretrained_cfg(model)
     return {
         'input_size': (config.in_chans, *img_size),
@@ -97,4 +97,4 @@ def network_input(config: ModelConfig, model: nn.Module, img_size: tuple[int, in
 def _per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:
     if len(values) == in_chans:
         return tuple(values)
-    return (round(sum(values) / len(values), 4),) * in_chans  # one channel instead of three, or the other way round
+    return (round(sum(values) / len(values), 4),) * in_chans  # from one channel to three, or three to one

@@ -1,4 +1,4 @@
-"""Joining the processes of a run, whatever started them."""
+"""Join the processes of a run, however they were launched."""
 
 import os
 
@@ -10,22 +10,22 @@ from timm_convattn.errors import InputError
 
 __all__ = ['join_processes']
 
-WORLD_SIZES = ('WORLD_SIZE', 'PMI_SIZE', 'OMPI_COMM_WORLD_SIZE', 'MV2_COMM_WORLD_SIZE')  # torchrun's, and MPI's
+WORLD_SIZES = ('WORLD_SIZE', 'PMI_SIZE', 'OMPI_COMM_WORLD_SIZE', 'MV2_COMM_WORLD_SIZE')  # of torchrun and MPI
 
 
 def join_processes() -> PartialState:
-    """Join the processes that were started together, on GPUs or, where there are none, on CPUs (gloo).
+    """Join the processes that were launched together, on GPUs or, if there are none, on CPUs (gloo).
 
     Raises:
-        InputError: If several were asked for, but one was started.
+        InputError: If several processes were asked for, but one was started.
     """
     launched = any(name in os.environ for name in WORLD_SIZES)
     if launched and not torch.accelerator.is_available():
-        os.environ.setdefault('ACCELERATE_USE_CPU', 'true')  # accelerate takes them for strangers without it
+        os.environ.setdefault('ACCELERATE_USE_CPU', 'true')  # else accelerate ignores the launcher's variables
     on_cpu = parse_flag_from_env('ACCELERATE_USE_CPU')
     if on_cpu and 'MASTER_ADDR' in os.environ and not launched:
         raise InputError(
-            'accelerate launch --cpu starts several processes through MPI alone (--mpirun_hostfile); this is one. '
-            'Without MPI, give --multi_gpu instead of --cpu: it is not for GPUs alone.'
+            'accelerate launch --cpu started one process: it starts several only with MPI (--mpirun_hostfile). '
+            'Without MPI, use --multi_gpu in place of --cpu; it also works on CPUs.'
         )
     return PartialState(cpu=on_cpu)

@@ -1,4 +1,4 @@
-"""The folder of a run: claimed before work starts, and found again to resume the run."""
+"""The folder of a run: locked and created before training, and read to resume the run."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from timm_convattn.config import Config, Trait, flat, named_paths, options_with,
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
 
-__all__ = ['choose_folder', 'claim_folder', 'hold_folder', 'lock_path', 'parse_run']
+__all__ = ['choose_folder', 'claim_folder', 'lock_folder', 'lock_path', 'parse_run']
 
 
 def choose_folder(config: Config) -> Path:
@@ -25,11 +25,11 @@ def choose_folder(config: Config) -> Path:
 
 
 @contextmanager
-def hold_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Lock the folder against other runs as long as this one works on it.
+def lock_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Lock the folder against other runs within the block.
 
     Raises:
-        InputError: If another run works on it.
+        InputError: If another run has locked it.
     """
     lock = FileLock(lock_path(folder))
     if accelerator.is_main_process:
@@ -45,7 +45,7 @@ def hold_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
 
 
 def lock_path(folder: Path) -> Path:
-    """Return the file next to the folder that a run locks while it works; it stays when the run is over."""
+    """Return the lock file next to the folder, which is not removed after the run."""
     return folder.with_name(f'.{folder.name}.lock')
 
 
@@ -57,7 +57,7 @@ def claim_folder(folder: Path, config: Config, accelerator: Accelerator) -> None
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f'{folder} is not empty. Name another --output, or resume the run in it: --resume {folder}.')
-    accelerator.wait_for_everyone()  # all have checked before one writes
+    accelerator.wait_for_everyone()  # until all have checked
     if accelerator.is_main_process:
         left_out = options_with(Trait.PER_CALL)
         options = {key: value for key, value in flat(config).items() if key not in left_out}

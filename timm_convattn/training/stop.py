@@ -1,4 +1,4 @@
-"""Stopping a run at a step: when Ctrl-C or a scheduler asks for it, or when the launcher of its process is gone."""
+"""Stop a run at a step: on Ctrl-C, on a signal of the scheduler, or when the launcher of its process has died."""
 
 import os
 import signal
@@ -10,23 +10,23 @@ from accelerate import Accelerator
 
 __all__ = ['Interrupted', 'StopSignals', 'stop_signals']
 
-# given to those that `accelerate launch` and torchrun start, and not by a shell, whose end a run may survive
+# set by `accelerate launch` and torchrun; a run that a shell started may outlive the shell
 MARKS = ('ACCELERATE_DYNAMO_BACKEND', 'TORCHELASTIC_RUN_ID')
 
-# the process of the launcher, known since this was imported: it may die while the run prepares
+# the process of the launcher, read at import, because it may die before training starts
 LAUNCHER = os.getppid() if any(mark in os.environ for mark in MARKS) else None
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; a checkpoint was written, and the message says how to go on."""
+    """Training was stopped by a signal; a checkpoint was written, and the message states how to resume."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
-        self.exit_code = 128 + signal_number  # what a shell reports for a process that the signal ended
+        self.exit_code = 128 + signal_number  # as a shell reports a process that the signal ended
 
 
 class StopSignals:
-    """Whether Ctrl-C or a scheduler asked the run to stop, or a launcher died, agreed on by all processes."""
+    """Handler of signals that ask a run to stop; all processes agree on whether to stop."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
@@ -34,9 +34,9 @@ class StopSignals:
         self.noticed = False  # whether the processes have agreed to stop
 
     def __call__(self, signal_number: int, frame: FrameType | None) -> None:
-        """Note the signal; after it Ctrl-C ends the process at once.
+        """Record the signal; a later Ctrl-C ends the process at once.
 
-        SIGTERM may come twice, from a scheduler and from a launcher that passes it on.
+        SIGTERM may come twice, from the scheduler and from a launcher that passes it on.
         """
         if self.signal_number is None:
             self._note(signal_number)
@@ -48,9 +48,9 @@ class StopSignals:
         self.accelerator.set_trigger()
 
     def requested(self) -> bool:
-        """Say whether any process got a signal or lost its launcher; every process has to ask."""
+        """Return whether any process got a signal or lost its launcher; every process has to call it."""
         if self.signal_number is None and LAUNCHER not in (None, os.getppid()):
-            self._note(signal.SIGTERM)  # accelerate's for one process does not pass it on
+            self._note(signal.SIGTERM)  # accelerate's launcher of one process does not pass it on
         alone = self.accelerator.num_processes == 1
         self.noticed = self.signal_number is not None if alone else bool(self.accelerator.check_trigger())
         return self.noticed
@@ -58,7 +58,7 @@ class StopSignals:
 
 @contextmanager
 def stop_signals(accelerator: Accelerator) -> Iterator[StopSignals]:
-    """Turn the first SIGINT or SIGTERM of the block into a request; SIGINT after it ends the process at once."""
+    """Handle SIGINT and SIGTERM within the block."""
     stop = StopSignals(accelerator)
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

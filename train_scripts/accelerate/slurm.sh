@@ -1,10 +1,10 @@
 #!/bin/bash
-# A job of two nodes with eight GPUs each: one `accelerate launch` a node, a process a GPU.
+# A job of two nodes with eight GPUs each: one `accelerate launch` per node, one process per GPU.
 #
 #   sbatch train_scripts/accelerate/slurm.sh --data /shared/crops/four_class --output /shared/runs/NAME --batch-size 4
 #
-# When its time is up, or its nodes are wanted for another job, Slurm sends SIGTERM two minutes ahead: the run writes a
-# checkpoint and ends. The same command goes on with it, as does Slurm itself with --requeue.
+# Two minutes before its time limit or a preemption, Slurm sends SIGTERM: the run writes a checkpoint and ends. The same
+# command resumes it, as does Slurm itself with --requeue.
 
 #SBATCH --job-name=timm-convattn
 #SBATCH --nodes=2
@@ -18,14 +18,14 @@
 
 set -euo pipefail
 
-# how long a launcher waits for its processes to write the checkpoint, in seconds; torch gives them 30 by itself
+# seconds that a launcher waits for its processes to write the checkpoint; the default is 30
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=100
 
 gpus_per_node="${SLURM_GPUS_ON_NODE:-8}"
 nodes="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
 first_node="${nodes%%$'\n'*}"
 
-# a run that was begun goes on: its folder holds a config.yaml
+# resume a run that was started: its folder holds config.yaml
 output=''
 previous=''
 for argument in "$@"; do
@@ -36,7 +36,7 @@ if [ -n "$output" ] && [ -f "$output/config.yaml" ]; then
   set -- --resume "$output"
 fi
 
-# the rank of a node is known on the node alone, so the shell that srun starts there fills it in
+# only the node itself has its rank, so the shell that srun starts there inserts it
 exec srun --kill-on-bad-exit=1 bash -c '
   exec accelerate launch --config_file train_scripts/accelerate/two_nodes.yaml \
     --num_machines "$SLURM_NNODES" --num_processes "$(( SLURM_NNODES * '"$gpus_per_node"' ))" \
