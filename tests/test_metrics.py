@@ -123,7 +123,7 @@ def test_metric_describes_itself():
 def test_accuracy_by_size_groups_crops_from_small_to_large():
     hits = np.array([False, True, True, True, False])
     groups = accuracy_by_size(hits, np.array([3.0, 15.9, 16.0, 80.0, 64.0]))
-    assert [(g['from_side'], g['to_side'], g['num_samples'], g['accuracy']) for g in groups] == [
+    assert [(g.from_side, g.to_side, g.num_samples, g.accuracy) for g in groups] == [
         (0, 16, 2, 0.5),
         (16, 32, 1, 1.0),
         (32, 64, 0, None),

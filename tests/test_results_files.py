@@ -5,7 +5,7 @@ import json
 import pytest
 
 from timm_convattn.errors import InputError
-from timm_convattn.results import BenchmarkResults, ModelCosts, StudyResults, read_results, write_results
+from timm_convattn.results import BenchmarkResults, ModelCosts, RunResults, StudyResults, read_results, write_results
 
 KINDS = {
     'selective_thermal_scenes_cpu': StudyResults,
@@ -67,3 +67,23 @@ def numbers(content):
         items = content.values() if isinstance(content, dict) else content
         return sorted(number for item in items for number in numbers(item))
     return [content] if isinstance(content, int | float) and not isinstance(content, bool) else []
+
+
+def test_results_of_an_old_run_are_read_and_written_unchanged(root, tmp_path):
+    old = root / 'tests' / 'fixtures' / 'run_0.1.0' / 'results.json'
+    results = read_results(old, RunResults)
+    assert (results.model.architecture, results.training.config['seed'], results.rejection) == ('convattn', 0, None)
+    write_results(tmp_path / 'new.json', results)
+    assert json.loads((tmp_path / 'new.json').read_text()) == json.loads(old.read_text())
+
+
+def test_results_of_an_early_evaluation_are_read(root, tmp_path):
+    content = json.loads((root / 'tests' / 'fixtures' / 'run_0.1.0' / 'results.json').read_text())
+    del content['training'], content['data']['origin'], content['data']['repo_id'], content['metrics']['by_size']
+    answers = {'temperature': 1.0, 'threshold': 0.5, 'coverage': 0.9, 'num_answered': 9}
+    content['rejection'] = {'wanted_error_rate': 0.05, **answers, 'accuracy': None, 'error_rate': None}
+    (tmp_path / 'x.json').write_text(json.dumps(content))
+    results = read_results(tmp_path / 'x.json', RunResults)
+    assert results.data.origin == results.data.source == 'embedded thermal scenes'
+    assert (results.training, results.metrics.by_size) == (None, None)
+    assert results.rejection.target_error_rate == 0.05

@@ -8,20 +8,8 @@ from typing import Any
 from timm_convattn.data.crops import CropSet
 from timm_convattn.metrics import format_metrics
 from timm_convattn.paper import SYSTEMS, TABLE_1
-from timm_convattn.results import (
-    BenchmarkResults,
-    Comparison,
-    ModelCosts,
-    StudyResults,
-    read_results,
-)
-from timm_convattn.studies.tables import (
-    LEGEND,
-    format_selection,
-    format_study,
-    format_verdict,
-    summarize_arm,
-)
+from timm_convattn.results import BenchmarkResults, Comparison, ModelCosts, RunResults, StudyResults, read_results
+from timm_convattn.studies.tables import LEGEND, format_selection, format_study, format_verdict, summarize_arm
 from timm_convattn.tables import escape, format_table, markdown_table
 
 __all__ = ['format_benchmark', 'format_counts', 'render_results']
@@ -66,19 +54,20 @@ def format_paper_models(costs: ModelCosts) -> str:
     return format_models(ModelCosts(costs.num_classes, costs.versions, models))
 
 
-def format_run(record: dict[str, Any]) -> str:
+def format_run(results: RunResults) -> str:
     """Return a run as a block of text: model, data, metrics, duration."""
-    environment, training = record['environment'], record['training']
-    hardware = environment['hardware']
+    environment, training = results.environment, results.training
+    hardware = environment.hardware
     lines = [
-        '```text',
-        f'{record["model"]["architecture"]} on {record["data"]["source"]}, split {record["data"]["split"]}',
-        format_metrics(record['metrics']),
-        f'{training["epochs"]} epochs in {training["seconds"]:.0f} s on {hardware["threads"]} threads of '
-        f'{hardware["cpu"]}, torch {environment["versions"]["torch"]}, {environment["date"][:10]}',
-        '```',
+        f'{results.model.architecture} on {results.data.source}, split {results.data.split}',
+        format_metrics(results.metrics),
     ]
-    return '\n'.join(lines)
+    if training is not None:
+        lines.append(
+            f'{training.epochs} epochs in {training.seconds:.0f} s on {hardware.threads} threads of {hardware.cpu}, '
+            f'torch {environment.versions["torch"]}, {environment.date[:10]}'
+        )
+    return '\n'.join(['```text', *lines, '```'])
 
 
 def format_benchmark(results: BenchmarkResults) -> str:
@@ -127,7 +116,7 @@ def _summary(lines: str, root: Path) -> str:
 
 
 BLOCKS: dict[str, Callable[[str, Path], str]] = {
-    'metrics': _of_file(dict, format_run),
+    'metrics': _of_file(RunResults, format_run),
     'models': _of_file(ModelCosts, format_models),
     'paper_models': _of_file(ModelCosts, format_paper_models),
     'benchmark': _of_file(BenchmarkResults, format_benchmark),

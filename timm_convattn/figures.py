@@ -1,6 +1,5 @@
 """Figures of crops and of results."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure  # not pyplot: figures go to files, and a n
 
 from timm_convattn.predictions import Predictions
 from timm_convattn.redact import strip_local_paths
+from timm_convattn.results import RunResults
 
 __all__ = [
     'draw_confusion_matrix',
@@ -22,19 +22,15 @@ __all__ = [
 ]
 
 
-def plot_confusion_matrix(record: Mapping[str, Any], path: Path) -> None:
-    """Write a PNG of the confusion matrix of a results file, see `draw_confusion_matrix`."""
-    draw_confusion_matrix(record).savefig(path, dpi=120)
+def plot_confusion_matrix(results: RunResults, path: Path) -> None:
+    """Draw the confusion matrix of a run to a PNG."""
+    draw_confusion_matrix(results).savefig(path, dpi=120)
 
 
-def draw_confusion_matrix(record: Mapping[str, Any]) -> Figure:
-    """Draw the confusion matrix of a results file: true classes in rows, predicted ones in columns, shares as colours.
-
-    Args:
-        record: Results as `evaluation_record` returns them.
-    """
-    data, metrics = record['data'], record['metrics']
-    class_names, counts = data['class_names'], np.asarray(metrics['confusion_matrix'])
+def draw_confusion_matrix(results: RunResults) -> Figure:
+    """Draw the confusion matrix of a run: true classes in rows, predicted ones in columns, shares as colors."""
+    data, metrics = results.data, results.metrics
+    counts = np.asarray(metrics.confusion_matrix)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     figure = Figure(figsize=(1.6 + 1.1 * len(counts), 1.4 + 0.9 * len(counts)), layout='constrained')
@@ -43,14 +39,17 @@ def draw_confusion_matrix(record: Mapping[str, Any]) -> Figure:
     for row, column in np.ndindex(*counts.shape):
         text = f'{counts[row, column]:,}\n{shares[row, column]:.1%}' if totals[row, 0] else '-'
         axes.text(column, row, text, ha='center', va='center', color='white' if shares[row, column] > 0.5 else 'black')
-    names = [name if total else f'{name}\n(no sample)' for name, total in zip(class_names, totals[:, 0], strict=True)]
-    axes.set_xticks(range(len(counts)), class_names)
+    names = [
+        name if total else f'{name}\n(no sample)' for name, total in zip(data.class_names, totals[:, 0], strict=True)
+    ]
+    axes.set_xticks(range(len(counts)), data.class_names)
     axes.set_yticks(range(len(counts)), names)
     axes.set_xlabel('predicted')
     axes.set_ylabel('true')
-    source = strip_local_paths(data['source'])  # the figure is published with the model
-    title = f'{record["model"]["architecture"]} on {source}, {data["split"]}: accuracy'
-    axes.set_title(f'{title} {metrics["accuracy"]:.2%}', wrap=True)
+    source = strip_local_paths(data.source)  # the figure is published with the model
+    axes.set_title(
+        f'{results.model.architecture} on {source}, {data.split}: accuracy {metrics.accuracy:.2%}', wrap=True
+    )
     return figure
 
 

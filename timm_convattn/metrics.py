@@ -7,22 +7,20 @@ but was never predicted has a precision and an F1 of 0.
 
 import tempfile
 from collections.abc import Sequence
-from typing import Any, TypedDict, cast
+from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
 import numpy.typing as npt
 
+from timm_convattn.results import Metrics, SizeGroup
 from timm_convattn.tables import format_table
 
 __all__ = [
     'Accuracy',
     'ClassReport',
-    'ClassScores',
     'ConfusionMatrix',
-    'Metrics',
-    'SizeGroup',
     'accuracy',
     'accuracy_by_size',
     'compute_metrics',
@@ -32,36 +30,6 @@ __all__ = [
 ]
 
 SIDES = (0, 16, 32, 64)  # lower limits of the size groups, in pixels
-
-
-class ClassScores(TypedDict):
-    """Scores of a class, None without samples."""
-
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
-
-
-class Metrics(TypedDict):
-    """Metrics of a split."""
-
-    num_samples: int
-    accuracy: float
-    macro_f1: float
-    weighted_f1: float
-    absent_classes: list[str]
-    per_class: dict[str, ClassScores]
-    confusion_matrix: list[list[int]]
-
-
-class SizeGroup(TypedDict):
-    """Accuracy of the crops with sides in a range, in pixels. `to_side` is None without a limit."""
-
-    from_side: int
-    to_side: int | None
-    num_samples: int
-    accuracy: float | None
 
 
 def confusion_matrix(
@@ -178,7 +146,7 @@ class ConfusionMatrix(_LabelMetric):
         return {'confusion_matrix': self._matrix(predictions, references).tolist()}
 
 
-def _class_scores(matrix: npt.NDArray[np.int64], index: int) -> ClassScores:
+def _class_scores(matrix: npt.NDArray[np.int64], index: int) -> dict[str, float | int | None]:
     hits, support, predicted = matrix[index, index], matrix[index].sum(), matrix[:, index].sum()
     if support == 0:
         return {'precision': None, 'recall': None, 'f1': None, 'support': 0}
@@ -190,7 +158,7 @@ def _class_scores(matrix: npt.NDArray[np.int64], index: int) -> ClassScores:
     }
 
 
-def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str]) -> Metrics:
+def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str]) -> dict[str, Any]:
     """Compute all metrics of this module.
 
     Args:
@@ -198,15 +166,18 @@ def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str
         references: (N,) true labels, integers.
         class_names: Names of the classes, in the order of the labels.
 
+    Returns:
+        The fields of `timm_convattn.results.Metrics` except `loss` and `by_size`, as plain values.
+
     Raises:
         ValueError: If there are no labels, or labels that are no integers or outside the classes.
     """
     if len(references) == 0:
         raise ValueError('There are no samples to evaluate on.')
-    metrics: dict[str, object] = {'num_samples': len(references)}
+    metrics: dict[str, Any] = {'num_samples': len(references)}
     for kind in (Accuracy, ClassReport, ConfusionMatrix):
         metrics |= kind(class_names).compute(predictions=predictions, references=references) or {}
-    return cast(Metrics, metrics)
+    return metrics
 
 
 def accuracy_by_size(hits: npt.NDArray[np.bool_], sides: npt.NDArray[np.floating]) -> list[SizeGroup]:
@@ -216,26 +187,25 @@ def accuracy_by_size(hits: npt.NDArray[np.bool_], sides: npt.NDArray[np.floating
         hits: (N,) whether each crop was classified correctly.
         sides: (N,) side of each crop in its frame, in pixels: the square root of its area.
     """
-    groups: list[SizeGroup] = []
+    groups = []
     for lowest, highest in zip(SIDES, [*SIDES[1:], None], strict=True):
         chosen = hits[(sides >= lowest) & (sides < (highest or np.inf))]
         accuracy = float(chosen.mean()) if len(chosen) else None
-        groups.append({'from_side': lowest, 'to_side': highest, 'num_samples': len(chosen), 'accuracy': accuracy})
+        groups.append(SizeGroup(lowest, highest, len(chosen), accuracy))
     return groups
 
 
 def format_metrics(metrics: Metrics) -> str:
-    """Format the result of `compute_metrics` as text: a row for each class, then the averages."""
+    """Format metrics as text: a row for each class, then the averages."""
     header, rows = ['class', 'precision', 'recall', 'F1', 'samples'], []
-    for name, scores in metrics['per_class'].items():
-        shown = scores['precision'], scores['recall'], scores['f1']
-        values = ['-' if score is None else f'{score:.4f}' for score in shown]
-        rows.append([name, *values, f'{scores["support"]:,}' if scores['support'] else 'no sample'])
-    absent = metrics['absent_classes']
+    for name, scores in metrics.per_class.items():
+        values = ['-' if value is None else f'{value:.4f}' for value in (scores.precision, scores.recall, scores.f1)]
+        rows.append([name, *values, f'{scores.support:,}' if scores.support else 'no sample'])
+    absent = metrics.absent_classes
     lines = [
         format_table(header, rows, right=range(1, len(header))),
-        f'accuracy {metrics["accuracy"]:.4f}, macro F1 {metrics["macro_f1"]:.4f}, '
-        f'weighted F1 {metrics["weighted_f1"]:.4f} over {metrics["num_samples"]:,} crops'
+        f'accuracy {metrics.accuracy:.4f}, macro F1 {metrics.macro_f1:.4f}, '
+        f'weighted F1 {metrics.weighted_f1:.4f} over {metrics.num_samples:,} crops'
         + (f' (macro over the classes with samples; none of {", ".join(absent)})' if absent else ''),
     ]
     return '\n'.join(lines)

@@ -1,6 +1,6 @@
-"""Results files: what a study, a benchmark and a count of costs measured, as dataclasses stored as JSON."""
+"""Results files: what a run, a study, a benchmark and a count of costs measured, as dataclasses stored as JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -13,6 +13,114 @@ from timm_convattn.files import write_text
 
 Score = Literal['accuracy', 'macro_f1']
 T = TypeVar('T')
+
+
+# --- runs
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """Model of a run."""
+
+    architecture: str
+    parameters: int
+    input: Mapping[str, Any]
+    """Data configuration, as timm resolves it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """Crops that a model was evaluated on."""
+
+    source: str
+    """Folder or repository; a sentence for the embedded scenes."""
+    origin: str = ''
+    """Where the frames are from. Files without it have the source here."""
+    repo_id: str | None = None
+    """Repository on the Hub, if they were loaded from there."""
+    split: str
+    sha256: str
+    class_names: list[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'origin', self.origin or self.source)
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of a class; None without samples."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+@dataclass(frozen=True)
+class SizeGroup:
+    """Accuracy on crops of similar size."""
+
+    from_side: int
+    """Side of a crop in its frame, in pixels."""
+    to_side: int | None
+    num_samples: int
+    accuracy: float | None
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Metrics of a split."""
+
+    loss: float
+    """Mean cross entropy."""
+    num_samples: int
+    accuracy: float
+    macro_f1: float
+    weighted_f1: float
+    absent_classes: list[str]
+    per_class: dict[str, ClassScores]
+    confusion_matrix: list[list[int]]
+    """Rows are true classes, columns predicted ones."""
+    by_size: list[SizeGroup] | None = None
+    """None if the boxes of the crops are not known."""
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """How a model was trained."""
+
+    config: Mapping[str, Any]
+    """Options of finetune.py by name."""
+    crops: dict[str, int]
+    """Class -> training crops."""
+    epochs: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RejectionResults:
+    """Effect of the confidence threshold that was chosen for a target error rate."""
+
+    target_error_rate: float
+    temperature: float
+    threshold: float
+    coverage: float
+    num_answered: int
+    accuracy: float | None
+    """None if no sample is answered."""
+    error_rate: float | None
+
+
+class RunResults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Results of a run, or of an evaluation of its model."""
+
+    model: RunModel
+    data: RunData
+    metrics: Metrics
+    environment: Environment
+    training: TrainingSummary | None = None
+    """None if the model was only evaluated."""
+    rejection: RejectionResults | None = None
 
 
 # --- studies
@@ -268,6 +376,7 @@ class ModelCosts:
 
 # Keys of files written before 0.2.0: path of the old key ('*' is every item of a list) -> the key's name now.
 OLD_KEYS: dict[type, dict[str, str]] = {
+    RunResults: {'rejection.wanted_error_rate': 'target_error_rate'},
     StudyResults: {
         'rows': 'arms',
         'rows_without_runs': 'missing_arms',
@@ -290,9 +399,26 @@ def read_results(path: Path, kind: type[T]) -> T:
         InputError: If it cannot be read, or holds something else.
     """
     try:
-        content = msgspec.json.decode(path.read_bytes())
-        return msgspec.convert(_rename(content, OLD_KEYS.get(kind, {})), kind)
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f'{path} cannot be read as {kind.__name__} ({error}).') from error
+    return parse_results(content, kind, path)
+
+
+def parse_results(content: bytes | msgspec.Raw, kind: type[T], path: Path) -> T:
+    """Convert the JSON of results.
+
+    Args:
+        content: The JSON.
+        kind: One of the classes above.
+        path: File that the error names.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    try:
+        return msgspec.convert(_rename(msgspec.json.decode(content), OLD_KEYS.get(kind, {})), kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise InputError(f'{path} cannot be read as {kind.__name__} ({error}).') from error
 
 

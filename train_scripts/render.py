@@ -5,6 +5,7 @@ from pathlib import Path
 
 from timm_convattn.doc_blocks import render_results
 from timm_convattn.hub.cards import dataset_card, model_card
+from timm_convattn.results import RunResults, read_results
 
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / 'hub_cards'
@@ -17,8 +18,8 @@ def render() -> dict[Path, str]:
     documents = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
     files = {path: render_results(path.read_text(), ROOT) for path in documents}
     for name in MODELS:
-        record = json.loads((CARDS / 'results' / f'{name}.json').read_text())
-        files[CARDS / f'{name}.md'] = model_card(record, license='apache-2.0')
+        results = read_results(CARDS / 'results' / f'{name}.json', RunResults)
+        files[CARDS / f'{name}.md'] = model_card(results, license='apache-2.0')
     for name in DATA_SETS:
         crops = json.loads((CARDS / 'results' / f'{name}.json').read_text())
         files[CARDS / f'{name}.md'] = dataset_card({'four_class': crops})

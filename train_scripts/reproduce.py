@@ -24,11 +24,10 @@ from timm_convattn.entry_point import entry_point
 from timm_convattn.errors import InputError
 from timm_convattn.studies.data import open_study_data
 from timm_convattn.studies.evidence import read_evidence, restore_runs
-from timm_convattn.studies.execution import log_path, task_of
-from timm_convattn.studies.history import note
+from timm_convattn.studies.execution import Resources, create_task, execute_all, log_path
+from timm_convattn.studies.history import record_studies
 from timm_convattn.studies.matrix import Run, read_matrix
 from timm_convattn.studies.report import write_report
-from timm_convattn.studies.scheduling import Resources, execute_all
 
 SCRIPTS = Path(__file__).parent
 
@@ -80,15 +79,15 @@ def main(args: Args) -> None:
     if args.kept is not None:
         restore_runs(read_evidence(args.kept), [run.name for run in runs], args.out / 'runs')
     processes = max(args.gpus_per_run or 1, 1)
-    tasks = [task_of(run, args.out / 'runs', SCRIPTS / 'finetune.py', processes) for run in runs]
+    tasks = [create_task(run, args.out / 'runs', SCRIPTS / 'finetune.py', processes) for run in runs]
     print(
         f'{len(tasks)} runs, {sum(task.is_finished for task in tasks)} of them finished already, in {args.out / "runs"}'
     )
     failed = []
     outcomes = execute_all(tasks, resources_of(args), args.engine, args.address)
     for outcome in tqdm(outcomes, total=len(tasks), unit='run', disable=None):  # None: quiet where there is no terminal
-        tqdm.write(f'{outcome.ended}: {outcome.task.folder.name}, {outcome.seconds:.0f} s')
-        failed += [str(log_path(outcome.task.folder))] if outcome.ended == 'failed' else []
+        tqdm.write(f'{outcome.status}: {outcome.task.folder.name}, {outcome.seconds:.0f} s')
+        failed += [str(log_path(outcome.task.folder))] if outcome.status == 'failed' else []
     if failed:
         raise InputError(f'{len(failed)} runs failed; what they said is in {", ".join(failed)}.')
     print(f'To show what was found: python train_scripts/reproduce.py report --out {args.out}')
@@ -124,7 +123,7 @@ def choose_runs(args: Args) -> list[Run]:
     for name, classes in chosen:
         data = open_study_data(args.data, classes, args.out / 'crops')
         runs |= {run.name: run for run in matrix.all_runs(name, data)}
-    note(args.out, path, chosen, args.data)
+    record_studies(args.out, path, chosen, args.data)
     return list(runs.values())
 
 

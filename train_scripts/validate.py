@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import tyro
 from accelerate import Accelerator
 
@@ -17,11 +18,11 @@ from timm_convattn.entry_point import entry_point
 from timm_convattn.errors import InputError
 from timm_convattn.factory import full_name, load_network
 from timm_convattn.figures import draw_predicted, plot_confusion_matrix, rejected_crops
-from timm_convattn.files import write_json
 from timm_convattn.hub.loading import load_rejection
 from timm_convattn.metrics import format_metrics
 from timm_convattn.predictions import Predictions
 from timm_convattn.rejection import Rejection
+from timm_convattn.results import RejectionResults, write_results
 from timm_convattn.selective import confidence, format_answers, selective_metrics
 from timm_convattn.training.evaluation import BATCH_SIZE, evaluation_record, use_threads
 from timm_convattn.training.processes import join_processes
@@ -66,24 +67,24 @@ def main(args: Args) -> None:
     use_threads(accelerator, args.threads)
     model, class_names = load_network(args.model)
     crops = open_crops(args.data, (args.split,), args.data_config)[args.split]
-    record, predictions = evaluation_record(
+    results, predictions = evaluation_record(
         model, class_names, crops, args.data, args.split, accelerator, args.batch_size, args.num_workers
     )
     if not accelerator.is_main_process:
         return
-    print(format_metrics(record['metrics']))
+    print(format_metrics(results.metrics))
     if rejection is not None and args.reject_at is not None:
         confidences = confidence(predictions.logits, rejection.temperature)
         answers = selective_metrics(confidences, predictions.hits, threshold)
-        settings = {'target_error_rate': args.reject_at, 'temperature': rejection.temperature}
-        record['rejection'] = {**settings, **asdict(answers)}
+        found = RejectionResults(args.reject_at, rejection.temperature, **asdict(answers))
+        results = msgspec.structs.replace(results, rejection=found)
         print(format_answers(answers, args.reject_at))
         if args.rejected is not None:
             draw_rejected(args.rejected, crops, predictions, confidences, threshold)
     if args.out is not None:
-        write_json(args.out, record)
+        write_results(args.out, results)
     if args.confusion_matrix is not None:
-        plot_confusion_matrix(record, args.confusion_matrix)
+        plot_confusion_matrix(results, args.confusion_matrix)
 
 
 def choose_rejection(args: Args) -> tuple[Rejection | None, float]:

@@ -1,14 +1,20 @@
 """Cards state what the results contain."""
 
-import copy
 import json
 
+import msgspec
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 
 from timm_convattn.errors import InputError
 from timm_convattn.hub.cards import model_card, weights_origin
+from timm_convattn.results import RunResults, read_results
+
+
+@pytest.fixture
+def results(finished_run):
+    return read_results(finished_run / 'results.json', RunResults)
 
 
 @pytest.fixture
@@ -16,8 +22,8 @@ def record(finished_run):
     return json.loads((finished_run / 'results.json').read_text())
 
 
-def test_model_index_holds_every_metric_of_the_results(record):
-    card = ModelCard(model_card(record, 'you/x', 'apache-2.0'))
+def test_model_index_holds_every_metric_of_the_results(results, record):
+    card = ModelCard(model_card(results, 'you/x', 'apache-2.0'))
     found = {result.metric_name: result.metric_value for result in card.data.eval_results}
     metrics = record['metrics']
     expected = {'Accuracy': metrics['accuracy'], 'Macro F1': metrics['macro_f1'], 'Weighted F1': metrics['weighted_f1']}
@@ -31,25 +37,24 @@ def test_model_index_holds_every_metric_of_the_results(record):
     assert card.data.license == 'apache-2.0'
 
 
-def test_card_lists_weaknesses_and_classes_without_evaluation(record):
-    text = model_card(record, 'you/x')
+def test_card_lists_weaknesses_and_classes_without_evaluation(results, record):
+    text = model_card(results, 'you/x')
     assert 'Not evaluated: dog.' in text
     assert 'Its confidence was not calibrated' in text
     assert f'Rarest class in training: dog, 0 of {sum(record["training"]["crops"].values())} crops' in text
     assert f'accelerate launch train_scripts/{record["environment"]["command"]}' in text
 
 
-def test_card_changes_with_its_results(record):
-    changed = copy.deepcopy(record)
-    changed['metrics']['accuracy'] = 0.123456
-    assert '0.1235' in model_card(changed)
-    assert '0.1235' not in model_card(record)
+def test_card_changes_with_its_results(results):
+    metrics = msgspec.structs.replace(results.metrics, accuracy=0.123456)
+    assert '0.1235' in model_card(msgspec.structs.replace(results, metrics=metrics))
+    assert '0.1235' not in model_card(results)
 
 
-def test_recipe_in_a_card_can_be_parsed(record, tmp_path):
+def test_recipe_in_a_card_can_be_parsed(results, tmp_path):
     from timm_convattn.config import parse_config
 
-    text = model_card(record)
+    text = model_card(results)
     (tmp_path / 'recipe.yaml').write_text(text.split('```yaml\n')[1].split('```')[0])
     config = parse_config(['--config', str(tmp_path / 'recipe.yaml')])
     assert config.model.model == 'aresnet18_relmha'
@@ -57,10 +62,9 @@ def test_recipe_in_a_card_can_be_parsed(record, tmp_path):
     assert 'output' not in yaml.safe_load((tmp_path / 'recipe.yaml').read_text())
 
 
-def test_results_without_training_are_refused(record):
-    del record['training']
+def test_results_without_training_are_refused(results):
     with pytest.raises(InputError, match='The results lack training'):
-        model_card(record)
+        model_card(msgspec.structs.replace(results, training=None))
 
 
 @pytest.mark.parametrize(

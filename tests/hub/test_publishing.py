@@ -14,6 +14,7 @@ from timm_convattn.errors import InputError
 from timm_convattn.figures import draw_confusion_matrix
 from timm_convattn.hub.loading import load_rejection
 from timm_convattn.hub.publishing import publish, run_publication
+from timm_convattn.results import RunResults, read_results
 
 
 def commits(hub, repo_id):
@@ -183,6 +184,6 @@ def test_published_files_contain_no_local_paths(publication, finished_run, tiny_
         assert str(tiny_crops) not in text
         assert str(finished_run) not in text
     assert 'data: crops\n' in texts[0]
-    title = draw_confusion_matrix(record).axes[0].get_title()
+    title = draw_confusion_matrix(read_results(finished_run / 'results.json', RunResults)).axes[0].get_title()
     assert ' on crops, validation' in title
     assert str(tiny_crops) not in title

@@ -11,7 +11,7 @@ from timm_convattn.errors import InputError
 from timm_convattn.results import StudyResults, read_results, write_results
 from timm_convattn.studies.data import StudyData
 from timm_convattn.studies.evidence import CropTable, _read_table, _write_table, read_evidence
-from timm_convattn.studies.gathering import gather
+from timm_convattn.studies.findings import gather
 from timm_convattn.studies.history import read_history
 from timm_convattn.studies.matrix import read_matrix
 from timm_convattn.studies.summary import summarize

@@ -10,7 +10,7 @@ import yaml
 from timm_convattn.config import flat, parse_config
 from timm_convattn.errors import InputError
 from timm_convattn.studies.data import open_study_data
-from timm_convattn.studies.execution import task_of
+from timm_convattn.studies.execution import create_task
 from timm_convattn.studies.matrix import read_matrix
 
 MATRIX = {
@@ -113,14 +113,14 @@ def test_what_a_run_starts_from_comes_before_it_and_is_part_of_its_name(write, d
     assert [run.name for run in matrix.all_runs('fig7', data)] == [
         run.name for pair in zip(plain, ours, strict=True) for run in pair
     ]
-    task = task_of(ours[0], tmp_path, tmp_path / 'finetune.py')
+    task = create_task(ours[0], tmp_path, tmp_path / 'finetune.py')
     assert task.after == str(tmp_path / plain[0].name)
     assert flat(parse_config(task.args))['init_from'] == f'local-dir:{task.after}/model'
     kept = tmp_path / plain[0].name / 'results.json'
     kept.parent.mkdir()
     kept.touch()
     with pytest.raises(InputError, match='kept without weights'):
-        task_of(ours[0], tmp_path, tmp_path / 'finetune.py')
+        create_task(ours[0], tmp_path, tmp_path / 'finetune.py')
 
 
 def test_equal_budgets_become_epochs(write, data):
@@ -131,7 +131,7 @@ def test_equal_budgets_become_epochs(write, data):
 
 
 def test_grid_is_a_row_for_each_combination(write):
-    rows = read_matrix(write()).studies['grid'].rows
+    rows = read_matrix(write()).studies['grid'].arms
     assert list(rows)[1] == 'num_heads=1 qk_ratio=1'
     assert rows['num_heads=8 qk_ratio=0.125'].options['model_args'] == ['num_heads=8', 'qk_ratio=0.125']
     assert len(rows) == 4
@@ -145,7 +145,7 @@ def test_shipped_matrices_can_be_parsed_run_by_run(root, scale, data):
     for study in matrix.studies:
         for run in matrix.all_runs(study, data):
             parse_config(run.args()).check()
-    compared = matrix.studies['table2'].rows
+    compared = matrix.studies['table2'].arms
     assert [row.paper for row in compared.values()] == [
         *('ViT', 'ResNet50', 'AAResNet50', 'AResNet50', 'VGG16', 'AAVGG16', 'AVGG16'),
     ]
@@ -168,16 +168,16 @@ def test_small_matrix_leaves_no_choice_of_the_quickstart_to_the_defaults(root, d
 
 
 def test_full_matrix_has_every_cell_of_the_papers_figure_10(root):
-    rows = read_matrix(root / 'train_scripts' / 'studies' / 'full.yaml').studies['fig10'].rows
+    rows = read_matrix(root / 'train_scripts' / 'studies' / 'full.yaml').studies['fig10'].arms
     assert len(rows) == 4 * 4 * 2
 
 
 def bent(path, value):
     content = copy.deepcopy(MATRIX)
-    place = content
+    parent = content
     for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
+        parent = parent[key]
+    parent[path[-1]] = value
     return content
 
 
@@ -203,11 +203,11 @@ def bent(path, value):
         (bent(['studies', 'table2', 'rows', 'ours', 'init_from'], 'x'), 'init_from cannot be given here'),
         (bent(['studies', 'table2', 'rows', 'ours', 'crops_seen'], 5), 'both epochs and crops_seen'),
         (bent(['studies', 'table2', 'rows', 'ours'], {}), 'names no model'),
-        (bent(['studies', 'a/b'], {'rows': {}}), "no study can be named 'a/b'"),
-        (bent(['studies', 'fig7'], {'rows': {}}), "no study can be named 'fig7'"),
+        (bent(['studies', 'a/b'], {'rows': {}}), "a study cannot be named 'a/b'"),
+        (bent(['studies', 'fig7'], {'rows': {}}), "a study cannot be named 'fig7'"),
         (bent(['studies', 'table2', 'score'], 'auc'), "score 'auc', wanted one of accuracy, macro_f1"),
         (bent(['studies', 'table2', 'classes'], ['three']), 'wanted some of four_class, two_class'),
-        (bent(['seeds'], [0, 0]), 'name one twice'),
+        (bent(['seeds'], [0, 0]), 'contain one twice'),
         (bent(['seeds'], 'all'), 'wanted a list of whole numbers'),
         (bent(['studies', 'grid', 'grid'], [1]), 'wanted {of: OPTIONS, NAME: [VALUES]}'),
     ],

@@ -19,14 +19,12 @@ from studies.conftest import reproduce
 from timm_convattn.errors import InputError
 from timm_convattn.predictions import Predictions
 from timm_convattn.results import PaperResult, StudyResults, read_results
-from timm_convattn.studies import scheduling, supervise
+from timm_convattn.studies import execution, supervise
 from timm_convattn.studies.data import open_study_data
-from timm_convattn.studies.execution import log_path, task_of
-from timm_convattn.studies.gathering import gather
+from timm_convattn.studies.execution import Resources, create_task, execute_all, log_path
+from timm_convattn.studies.findings import RunFolders, gather
 from timm_convattn.studies.matrix import read_matrix
 from timm_convattn.studies.report import write_report
-from timm_convattn.studies.results import RunFolders
-from timm_convattn.studies.scheduling import Resources, execute_all
 from timm_convattn.studies.tables import as_markdown, study_table
 
 
@@ -61,15 +59,15 @@ def test_findings_are_those_of_the_runs(studied, matrix_file, tiny_crops):
     data = open_study_data(str(tiny_crops), 'four_class', studied / 'crops')
     findings = gather(matrix, 'table2', data, RunFolders(studied / 'runs'))
     assert (findings.unfinished, findings.problems) == (0, [])
-    assert [len(runs) for runs in findings.rows.values()] == [2, 2]
-    scores = {row: findings.scores(row) for row in findings.rows}
+    assert [len(runs) for runs in findings.arms.values()] == [2, 2]
+    scores = {row: findings.scores(row) for row in findings.arms}
     difference = findings.differences()['AResNet18']
     assert difference.mean == pytest.approx(sum(scores['AResNet18']) / 2 - sum(scores['ResNet18']) / 2)
     assert difference.seeds == 2
-    for runs in findings.rows.values():
+    for runs in findings.arms.values():
         for run in runs:
-            metrics = run.record['metrics']
-            assert run.predictions.hits.mean() == pytest.approx(metrics['accuracy'])
+            metrics = run.results.metrics
+            assert run.predictions.hits.mean() == pytest.approx(metrics.accuracy)
 
 
 def test_report_states_what_it_shows_and_results_give_the_same_table(copied):
@@ -148,7 +146,7 @@ def test_report_needs_nothing_from_outside(copied):
 
 
 def test_damaged_foreign_and_missing_runs_are_named_and_left_out(copied, matrix_file, tiny_crops):
-    with (copied / 'history.jsonl').open('a') as history:  # a study that was begun, of which nothing is finished
+    with (copied / 'history.jsonl').open('a') as history:  # a study that was started, without a finished run
         entry = json.loads((copied / 'history.jsonl').read_text().splitlines()[0])
         history.write(json.dumps({**entry, 'study': 'later'}) + '\n')
     runs = sorted(copied.glob('runs/a*/results.json'))
@@ -159,23 +157,23 @@ def test_damaged_foreign_and_missing_runs_are_named_and_left_out(copied, matrix_
     plain = sorted(copied.glob('runs/resnet*/results.json'))
     plain[0].unlink()
     page = write_report(copied)[0].read_text()
-    assert f'Left out: {runs[0].parent.name}/results.json cannot be read as results' in page
-    assert f'Left out: {runs[1].parent.name}/results.json was measured on other crops (ffffffffffff)' in page
+    assert f'Left out: {runs[0].parent.name}: {runs[0].parent.name}/results.json cannot be read as RunResults' in page
+    assert f'Left out: {runs[1].parent.name}: its results were measured on other crops (ffffffffffff)' in page
     assert 'One run of this study is not finished' in page
     assert 'No finished run yet: AResNet18' in page
     assert 'No run of this study is finished yet; 2 are missing.' in page
     shutil.copy(sorted(copied.glob('runs/a*/validation.safetensors'))[0], plain[1].parent / 'validation.safetensors')
     data = open_study_data(str(tiny_crops), 'four_class', copied / 'crops')
-    assert gather(read_matrix(matrix_file), 'table2', data, RunFolders(copied / 'runs')).rows['AResNet18'] == []
+    assert gather(read_matrix(matrix_file), 'table2', data, RunFolders(copied / 'runs')).arms['AResNet18'] == []
 
 
 def test_a_study_without_finished_runs_says_so(root, copied, tmp_path):
     shutil.rmtree(copied / 'runs')
-    with pytest.raises(InputError, match=r'No run in .* is finished yet. Go on with: python .*reproduce\.py table2'):
+    with pytest.raises(InputError, match=r'has no finished run yet\. Continue with: python .*reproduce\.py table2'):
         write_report(copied)
     said = reproduce(root, 'report', '--out', tmp_path / 'nothing')
     assert (said.returncode, said.stderr.count('\n')) == (1, 1)
-    assert 'No study was made in' in said.stderr
+    assert 'has no studies yet' in said.stderr
 
 
 @pytest.mark.slow
@@ -224,7 +222,7 @@ def test_what_is_read_off_the_crops_alone_needs_no_run(root, matrix_file, tiny_c
     assert 'sample-crops-fig-5-0.png' in text
 
 
-def test_no_run_is_begun_when_the_time_is_up(root, matrix_file, tiny_crops, tmp_path):
+def test_no_run_is_started_when_the_time_is_up(root, matrix_file, tiny_crops, tmp_path):
     args = ('table2', '--scale', matrix_file, '--data', tiny_crops, '--out', tmp_path / 'studies', '--budget', '0')
     said = reproduce(root, *args)
     assert (said.returncode, said.stdout.count('stopped: ')) == (0, 4)
@@ -262,7 +260,7 @@ def test_a_run_under_way_is_stopped_when_the_time_is_up_and_goes_on_later(
     data = open_study_data(str(tiny_crops), 'four_class', tmp_path / 'crops')
     run = read_matrix(matrix_file).runs('table2', 'ResNet18', data)[0]
     run = replace(run, options={**run.options, 'epochs': 12})
-    task = task_of(run, tmp_path / 'runs', root / 'train_scripts' / 'finetune.py')
+    task = create_task(run, tmp_path / 'runs', root / 'train_scripts' / 'finetune.py')
     began = time.time()
 
     def now():  # an hour passes as soon as there is something to go on from
@@ -270,14 +268,14 @@ def test_a_run_under_way_is_stopped_when_the_time_is_up_and_goes_on_later(
 
     resources = Resources(gpus_per_run=0, cpus_per_run=1, minutes=10)
     with monkeypatch.context() as patched:
-        patched.setattr(scheduling, 'time', SimpleNamespace(time=now, monotonic=time.monotonic))
+        patched.setattr(execution, 'time', SimpleNamespace(time=now, monotonic=time.monotonic))
         (outcome,) = execute_all([task], resources)
-    assert (outcome.ended, task.is_finished) == ('stopped', False)
+    assert (outcome.status, task.is_finished) == ('stopped', False)
     epochs = len((task.folder / 'log.jsonl').read_text().splitlines())
     assert 0 < epochs < 12
     assert list(task.folder.glob('checkpoints/epoch_*'))
     (outcome,) = execute_all([task], resources)
-    assert outcome.ended == 'finished'
+    assert outcome.status == 'finished'
     lines = [json.loads(line)['epoch'] for line in (task.folder / 'log.jsonl').read_text().splitlines()]
     assert lines == list(range(1, 13))
     assert 'resuming from' in log_path(task.folder).read_text()

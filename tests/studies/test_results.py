@@ -16,14 +16,23 @@ from timm_convattn.redact import strip_local_paths
 from timm_convattn.studies import sections
 from timm_convattn.studies.data import open_study_data
 from timm_convattn.studies.evidence import read_evidence
-from timm_convattn.studies.gathering import gather
+from timm_convattn.studies.findings import RunFolders, gather, read_run
 from timm_convattn.studies.history import read_history
 from timm_convattn.studies.matrix import read_matrix
 from timm_convattn.studies.report import write_report
-from timm_convattn.studies.results import READ, RunFolders, read_results
 from timm_convattn.studies.summary import summarize
 from timm_convattn.studies.tables import study_table
 
+# what a report reads of a results file
+READ = [
+    *('model.architecture', 'model.parameters'),
+    *('data.source', 'data.split', 'data.sha256', 'data.class_names'),
+    *('metrics.accuracy', 'metrics.macro_f1', 'metrics.weighted_f1', 'metrics.loss'),
+    *('metrics.per_class', 'metrics.confusion_matrix'),
+    *('environment.date', 'environment.commit', 'environment.versions', 'environment.hardware.processes'),
+    *('environment.hardware.threads', 'environment.hardware.cpu', 'environment.hardware.gpus'),
+    *('training.config', 'training.epochs', 'training.seconds'),
+]
 ROWS = {
     'ResNet18': {'model': 'resnet18', 'paper': 'ResNet50'},
     'AResNet18': {'model': 'aresnet18_relmha', 'against': 'ResNet18', 'paper': 'AResNet50'},
@@ -68,8 +77,8 @@ def made(made_once, tmp_path):
     return matrix, tmp_path / 'runs'
 
 
-def begin(out, matrix_path, data, study='table2'):
-    """Note that a study was made."""
+def add_study(out, matrix_path, data, study='table2'):
+    """Add a study to the history."""
     out.mkdir(exist_ok=True)
     entry = {'command': 'reproduce.py', 'matrix': str(matrix_path), 'study': study, 'source': data.source}
     with (out / 'history.jsonl').open('a') as history:
@@ -80,13 +89,13 @@ def bend(path, key, value=None, delete=False):
     """Change a value of a JSON file, by its dotted name."""
     record = json.loads(path.read_text())
     *parts, last = key.split('.')
-    place = record
+    parent = record
     for part in parts:
-        place = place[part]
+        parent = parent[part]
     if delete:
-        del place[last]
+        del parent[last]
     else:
-        place[last] = value
+        parent[last] = value
     path.write_text(json.dumps(record))
 
 
@@ -98,23 +107,27 @@ def only_problem(made, data):
     """Gather, and give the one sentence about what was left out."""
     matrix, runs = made
     findings = gather(matrix, 'table2', data, RunFolders(runs))
-    assert [len(finished) for finished in findings.rows.values()] == [2, 1]
+    assert [len(finished) for finished in findings.arms.values()] == [2, 1]
     (problem,) = findings.problems
     assert 'to repeat the run.' in problem
     return problem
 
 
+def read(run, runs):
+    return read_run(run, RunFolders(runs), run.data.validation_labels_and_frames()[0])
+
+
 def refusal(made, data):
-    """Read the results file that was damaged, and give why it is refused."""
+    """Read the results file that was damaged, and return why it is refused."""
     matrix, runs = made
-    with pytest.raises(InputError, match=r'to repeat the run\.$') as refused:
-        read_results(matrix.runs('table2', 'AResNet18', data)[0], RunFolders(runs))
+    with pytest.raises(InputError) as refused:
+        read(matrix.runs('table2', 'AResNet18', data)[0], runs)
     return str(refused.value)
 
 
 def test_a_run_that_is_left_out_is_named_below_the_table_of_the_others(made, data):
     bend(first_results(made[1]), 'metrics.macro_f1', delete=True)
-    assert 'it has no metrics.macro_f1' in only_problem(made, data)
+    assert 'missing required field `macro_f1` - at `$.metrics`' in only_problem(made, data)
     table = study_table(summarize(gather(made[0], 'table2', data, RunFolders(made[1])), 'small'))
     assert table.notes[-1].startswith('Left out: aresnet18_relmha-s0-')
     assert [cells[:2] for cells in table.rows] == [('ResNet18', '2'), ('AResNet18', '1')]
@@ -127,41 +140,56 @@ def test_runs_that_fit_have_no_problem(made, data):
     assert summarize(findings, 'small').arms[1].difference.seeds == 2
 
 
-@pytest.mark.parametrize('key', [*READ, 'metrics', 'environment', 'training', 'model', 'data', 'environment.hardware'])
+@pytest.mark.parametrize('key', [*READ, 'metrics', 'environment', 'model', 'data', 'environment.hardware'])
 def test_a_results_file_that_lost_a_key_is_named_and_left_out(made, data, key):
     bend(first_results(made[1]), key, delete=True)
-    assert f'cannot be read as results (it has no {key}' in refusal(made, data)
+    parent, _, name = f'$.{key}'.rpartition('.')
+    where = '' if parent == '$' else f' - at `{parent}`'
+    assert f'cannot be read as RunResults (Object missing required field `{name}`{where})' in refusal(made, data)
+
+
+def test_results_without_training_are_named_and_left_out(made, data):
+    bend(first_results(made[1]), 'training', delete=True)
+    assert 'its results have no training' in only_problem(made, data)
 
 
 @pytest.mark.parametrize('key', READ)
-@pytest.mark.parametrize('wrong', [True, [[]], float('nan')], ids=['truth', 'list', 'nan'])
+@pytest.mark.parametrize('wrong', [True, [[]]], ids=['truth', 'list'])
 def test_a_results_file_with_a_value_of_a_wrong_type_is_named_and_left_out(made, data, key, wrong):
-    if isinstance(wrong, list) and READ[key] == (list,):
+    if wrong == [[]] and key in ('data.class_names', 'metrics.confusion_matrix', 'environment.hardware.gpus'):
         wrong = 'text'
     bend(first_results(made[1]), key, wrong)
-    assert f'cannot be read as results ({key} is {wrong!r}, wanted a' in refusal(made, data)
+    kind = {bool: 'bool', str: 'str', list: 'array'}[type(wrong)]
+    assert re.search(rf'as RunResults \(Expected `.+`, got `{kind}` - at `\$\.{re.escape(key)}`\)', refusal(made, data))
+
+
+@pytest.mark.parametrize('key', READ)
+def test_a_results_file_with_nan_is_named_and_left_out(made, data, key):
+    bend(first_results(made[1]), key, float('nan'))
+    assert 'cannot be read as RunResults (JSON is malformed: invalid character' in refusal(made, data)
 
 
 @pytest.mark.parametrize('content', ['[]', 'null', '"x"', '{"metrics": ', '[' * 100_000, '\x00'])
 def test_a_file_that_holds_no_results_is_named_and_left_out(made, data, content):
     first_results(made[1]).write_text(content)
-    assert 'cannot be read as results' in refusal(made, data)
+    assert 'cannot be read as RunResults' in refusal(made, data)
 
 
 @pytest.mark.parametrize(
     ('key', 'value', 'said'),
     [
-        ('metrics.accuracy', 0.999, 'its results say accuracy 0.999, its logits 1.0'),
-        ('metrics.macro_f1', 0.5, 'its results say macro_f1 0.5'),
-        ('metrics.per_class', {}, 'its results say per_class {}'),
-        ('metrics.per_class.person.f1', 'x', 'its results say per_class'),
-        ('metrics.confusion_matrix', [[1]], r'its results say confusion_matrix [[1]]'),
-        ('training.config.seed', 1, 'is of a run with other options: seed 1 instead of 0'),
-        ('training.config.lr', 0.1, 'is of a run with other options: lr 0.1 instead of 0.001'),
+        ('metrics.accuracy', 0.999, 'its results have accuracy 0.999, its logits 1.0'),
+        ('metrics.macro_f1', 0.5, 'its results have macro_f1 0.5'),
+        ('metrics.per_class', {}, 'its results have per_class {}'),
+        ('metrics.per_class.person.f1', 0.1, 'its results have per_class'),
+        ('metrics.per_class.person.f1', 'x', 'got `str` - at `$.metrics.per_class[...].f1`'),
+        ('metrics.confusion_matrix', [[1]], r'its results have confusion_matrix [[1]]'),
+        ('training.config.seed', 1, 'it has other options than the study: seed 1 instead of 0'),
+        ('training.config.lr', 0.1, 'it has other options than the study: lr 0.1 instead of 0.001'),
         ('training.config.model', 'resnet18', "model 'resnet18' instead of 'aresnet18_relmha'"),
         ('training.config.init_from', 'local-dir:runs/x/model', "init_from 'local-dir:runs/x/model' instead of None"),
-        ('data.sha256', 'f' * 64, 'was measured on other crops (ffffffffffff)'),
-        ('data.class_names', ['person'], 'was measured on other crops'),
+        ('data.sha256', 'f' * 64, 'its results were measured on other crops (ffffffffffff)'),
+        ('data.class_names', ['person'], 'its results were measured on other crops'),
     ],
 )
 def test_results_that_are_not_those_of_their_run_are_named_and_left_out(made, data, key, value, said):
@@ -183,13 +211,13 @@ def test_a_run_that_started_elsewhere_than_the_study_says_is_refused_and_evidenc
     rows = {'plain': {'model': 'resnet18'}, 'ours': {'model': 'aresnet18_relmha', 'start': 'plain'}}
     run = read_matrix(write(seeds=[0], studies={'rows': {'rows': rows}})).runs('rows', 'ours', data)[0]
     path = make_run(run, tmp_path / 'runs') / 'results.json'
-    assert read_results(run, RunFolders(tmp_path / 'runs'))
+    assert read(run, tmp_path / 'runs')
     path.write_text(json.dumps(strip_local_paths(json.loads(path.read_text()))))
-    assert read_results(run, RunFolders(tmp_path / 'runs'))['training']['config']['init_from'] == 'local-dir:model'
+    assert read(run, tmp_path / 'runs').training.config['init_from'] == 'local-dir:model'
     for start in (None, 'local-dir:runs/other/model'):
         bend(path, 'training.config.init_from', start)
         with pytest.raises(InputError, match=f'init_from {start!r} instead of the weights of {run.start.name}'):
-            read_results(run, RunFolders(tmp_path / 'runs'))
+            read(run, tmp_path / 'runs')
 
 
 def test_where_a_run_was_made_and_how_its_batches_were_shared_is_free(made, data):
@@ -224,7 +252,7 @@ def test_two_scales_and_two_folders_of_one_name_overwrite_nothing(write, data, f
     for scale, seed in (('small', 0), ('large', 1)):
         path = write(scale, seeds=[seed])
         for crops in (data, others):
-            begin(out, path, crops)
+            add_study(out, path, crops)
             for run in read_matrix(path).all_runs('table2', crops):
                 make_run(run, out / 'runs')
     page, markdown, *written = write_report(out, tmp_path / 'results')
@@ -253,7 +281,7 @@ def test_two_matrices_of_one_name_are_refused_unless_they_are_the_same(write, da
     copy = tmp_path / 'copy' / path.name
     shutil.copy(path, copy)
     for matrix in (path, copy):
-        begin(out, matrix, data)
+        add_study(out, matrix, data)
     assert write_report(out, tmp_path / 'results')[2:] == [tmp_path / 'results' / 'table2_crops_small.json']
     copy.write_text(path.read_text().replace('seeds:', 'about: another\nseeds:', 1).replace('0.001', '0.1'))
     with pytest.raises(InputError, match=r'small\.yaml and .*small\.yaml are two matrices of one name, small'):
@@ -263,7 +291,7 @@ def test_two_matrices_of_one_name_are_refused_unless_they_are_the_same(write, da
 def test_damaged_weights_are_told_and_the_rest_is_shown(made, data):
     matrix, runs = made
     findings = gather(matrix, 'table2', data, RunFolders(runs))
-    folder = findings.rows['AResNet18'][0].folder / 'model'
+    folder = findings.arms['AResNet18'][0].folder / 'model'
     folder.mkdir()
     (folder / 'config.json').write_text('{"architecture": "aresnet18_relmha", "num_classes": 4}')
     (folder / 'model.safetensors').write_bytes(b'\x00' * 100)
@@ -273,35 +301,33 @@ def test_damaged_weights_are_told_and_the_rest_is_shown(made, data):
     assert last.statements[0].endswith(f'Remove {folder.parent} to repeat the run.')
 
 
-def test_kept_evidence_and_results_files_name_no_place_of_this_machine(write, data, tmp_path):
+def test_evidence_and_results_files_contain_no_local_paths(write, data, tmp_path):
     path = write(options={**MATRIX['options'], 'hold_out': 0.2}, seeds=[0])
     out, results = tmp_path / 'studies', tmp_path / 'results'
     for run in read_matrix(path).all_runs('table2', data):
-        place = make_run(run, out / 'runs')
-    (place / 'results.json').write_text('{')  # so that a path is in what was left out
-    begin(out, path, data)
+        damaged = make_run(run, out / 'runs') / 'results.json'
+    damaged.write_text('{')  # so that a path is in what was left out
+    add_study(out, path, data)
     write_report(out, results)
     kept = [file for file in results.rglob('*') if file.is_file()]
     assert 'crops_held_out_0.2.parquet' in [file.name for file in kept]
     for file in kept:
         assert str(tmp_path).encode() not in file.read_bytes(), file
         assert str(data.source).encode() not in file.read_bytes(), file
-    (record,) = read_evidence(results).results.values()
-    assert record['training']['config']['data'] == 'crops'
-    assert record['environment']['command'] == f'finetune.py --data crops --output={record_name(record)}'
+    evidence = read_evidence(results)
+    (kept_run,) = map(evidence.read_results, evidence.results)
+    config = kept_run.training.config
+    assert config['data'] == 'crops'
+    assert kept_run.environment.command == f'finetune.py --data crops --output={config["output"]}'
     assert (
-        'results.json cannot be read as results'
+        'results.json cannot be read as RunResults'
         in json.loads((results / 'table2_crops_small.json').read_text())['problems'][0]
     )
     write_report(out, out)  # evidence lies next to the runs
     assert len(list(out.glob('runs/*/validation.safetensors'))) == 2
 
 
-def record_name(record):
-    return record['training']['config']['output']
-
-
-def test_only_places_of_this_machine_are_shortened():
+def test_only_local_paths_are_shortened():
     assert strip_local_paths({'a': ['/x/y', '../z', '~/w', 'C:\\Users\\v', 'local-dir:/x/model']}) == {
         'a': ['y', 'z', 'w', 'v', 'local-dir:model']
     }
@@ -313,16 +339,16 @@ def test_only_places_of_this_machine_are_shortened():
     assert strip_local_paths({'command': "an open ' quote /x/y"}) == {'command': None}
 
 
-def test_a_study_that_its_matrix_has_no_more_is_named(write, data, tmp_path):
+def test_a_study_that_is_no_longer_in_its_matrix_is_named(write, data, tmp_path):
     out, path = tmp_path / 'studies', write()
-    begin(out, path, data, 'gone')
-    with pytest.raises(InputError, match=r'The study gone was begun, but .*small\.yaml has it no more'):
+    add_study(out, path, data, 'gone')
+    with pytest.raises(InputError, match=r'The study gone is no longer in .*small\.yaml'):
         write_report(out)
     for run in read_matrix(path).all_runs('table2', data):
         make_run(run, out / 'runs')
-    begin(out, path, data)
+    add_study(out, path, data)
     page, _ = write_report(out)
-    assert page.read_text().count('The study gone was begun, but') == 2  # at a glance, and in its section
+    assert page.read_text().count('The study gone is no longer in') == 2  # at a glance, and in its section
 
 
 @pytest.mark.parametrize(
@@ -338,5 +364,5 @@ def test_a_history_of_wrong_entries_is_refused(tmp_path, bent):
     (tmp_path / 'history.jsonl').write_text(json.dumps(entry) + '\n')
     assert len(read_history(tmp_path)) == 1
     (tmp_path / 'history.jsonl').write_text(json.dumps(entry) + '\n' + json.dumps(line) + '\n')
-    with pytest.raises(InputError, match=r'history\.jsonl cannot be read .* Remove it, and name the studies again'):
+    with pytest.raises(InputError, match=r'history\.jsonl cannot be read .* Remove it, and start the studies again'):
         read_history(tmp_path)

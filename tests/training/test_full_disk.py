@@ -2,6 +2,7 @@
 
 import io
 from contextlib import contextmanager
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -17,6 +18,7 @@ from timm_convattn.files import create_folder, explain_full_disk, replace_file, 
 from timm_convattn.hub import save_model
 from timm_convattn.models.config import model_data_config
 from timm_convattn.predictions import Predictions
+from timm_convattn.results import RunResults, read_results
 
 resource = pytest.importorskip('resource')
 
@@ -39,14 +41,9 @@ def save_network(path):
 
 
 def draw(path):
-    names = ['a', 'b']
-    record = {
-        'metrics': {'confusion_matrix': [[3, 1], [0, 4]], 'per_class': dict.fromkeys(names), 'accuracy': 0.9},
-        'data': {'class_names': names, 'source': 'x', 'split': 'y'},
-        'model': {'architecture': 'z'},
-    }
-    with replace_file(path) as temporary:
-        plot_confusion_matrix(record, temporary)
+    results = read_results(Path(__file__).parents[1] / 'fixtures' / 'run_0.1.0' / 'results.json', RunResults)
+    with replace_file(path) as beside:
+        plot_confusion_matrix(results, beside)
 
 
 def save_rows(path):

@@ -11,9 +11,11 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 
 from timm_convattn.config import Trait, options_with
 from timm_convattn.data.sources import EMBEDDED_SCENES
+from timm_convattn.environment import Environment
 from timm_convattn.errors import InputError
 from timm_convattn.models import MODULES
 from timm_convattn.rejection import Rejection
+from timm_convattn.results import Metrics, RunData, RunResults, SizeGroup, TrainingSummary
 
 __all__ = ['Origin', 'dataset_card', 'model_card', 'weights_origin']
 
@@ -59,7 +61,7 @@ def weights_origin(options: Mapping[str, Any]) -> Origin:
 
 
 def model_card(
-    record: Mapping[str, Any],
+    results: RunResults,
     repo_id: str | None = None,
     license: str | None = None,
     figure: str | None = None,
@@ -68,7 +70,7 @@ def model_card(
     """Render the card of a trained model.
 
     Args:
-        record: The results of its run.
+        results: Results of its run.
         repo_id: Repository that the usage snippets name. None: the card has no usage section.
         license: Licence of the weights, as the Hub names it.
         figure: Path of the confusion matrix image, relative to the card.
@@ -80,64 +82,62 @@ def model_card(
     Raises:
         InputError: If the results are not those of a finished run.
     """
-    if missing := [part for part in ('model', 'data', 'metrics', 'environment', 'training') if part not in record]:
-        raise InputError(f'The results lack {", ".join(missing)}. A card needs the results.json of a finished run.')
-    data = {'origin': record['data']['source'], 'repo_id': None, **record['data']}  # early results lack these
-    architecture, data_name = record['model']['architecture'], data['repo_id'] or data['origin']
-    origin = weights_origin(record['training']['config'])
+    if results.training is None:
+        raise InputError('The results lack training. A card needs the results.json of a finished run.')
+    data, architecture = results.data, results.model.architecture
+    data_name = data.repo_id or data.origin
+    origin = weights_origin(results.training.config)
     title = repo_id.split('/')[-1] if repo_id else f'{architecture}, {data_name}'
-    channels, height, width = record['model']['input']['input_size']
+    channels, height, width = results.model.input['input_size']
     card = ModelCard.from_template(
-        _model_header(record, data, title, license, origin),
+        _model_header(results, title, license, origin),
         template_path=str(TEMPLATES / 'model_card.md.jinja'),
-        record=record,
+        results=results,
         title=title,
         about=(timm.models.model_entrypoint(architecture).__doc__ or architecture).strip().splitlines()[0],
-        classes=', '.join(data['class_names']),
+        classes=', '.join(data.class_names),
         size=f'{height} x {width}',
-        drawn=data['origin'] == EMBEDDED_SCENES,
+        drawn=data.origin == EMBEDDED_SCENES,
         imports=timm.models.is_model_in_modules(architecture, MODULES),
         repo_id=repo_id,
         mode='L' if channels == 1 else 'RGB',
-        data=f'[{data_name}](https://huggingface.co/datasets/{data_name})' if data['repo_id'] else data_name,
+        data=f'[{data_name}](https://huggingface.co/datasets/{data_name})' if data.repo_id else data_name,
         start=origin.sentence,
-        **_training_facts(record),
-        number=lambda value: '-' if value is None else f'{value:.4f}',
+        **_training_facts(results.environment, results.training),
+        number=_number,
         side=_side,
-        weaknesses=list(_weaknesses(record)),
+        weaknesses=list(_weaknesses(results.metrics, results.training.crops)),
         figure=figure,
         rejection=rejection,
     )
     return str(card.content).rstrip() + '\n'
 
 
-def _model_header(
-    record: Mapping[str, Any], data: Mapping[str, Any], name: str, license: str | None, origin: Origin
-) -> ModelCardData:
+def _model_header(results: RunResults, name: str, license: str | None, origin: Origin) -> ModelCardData:
     return ModelCardData(
         library_name='timm',
         pipeline_tag='image-classification',
         tags=['image-classification', 'timm', 'timm-convattn', 'thermal', 'infrared'],
         license=license,
-        datasets=[data['repo_id']] if data['repo_id'] else None,
+        datasets=[results.data.repo_id] if results.data.repo_id else None,
         base_model=origin.base_model,
         metrics=['accuracy', 'f1', 'precision', 'recall'],
         model_name=name,
-        eval_results=list(_eval_results(record['metrics'], data)),
+        eval_results=list(_eval_results(results.metrics, results.data)),
     )
 
 
-def _training_facts(record: Mapping[str, Any]) -> dict[str, str]:
+def _training_facts(environment: Environment, training: TrainingSummary) -> dict[str, str]:
     """Return what the card states about the training run, by the names that the template uses."""
-    hardware, options = record['environment']['hardware'], record['training']['config']
-    device = ', '.join(hardware['gpus']) or f'{hardware["threads"]} threads of {hardware["cpu"]}'
+    hardware = environment.hardware
+    device = ', '.join(hardware.gpus) or f'{hardware.threads} threads of {hardware.cpu}'
     left_out = options_with(Trait.PER_CALL, Trait.UNPUBLISHED)
-    recipe = {key: value for key, value in options.items() if value is not None and key not in left_out}
+    recipe = {key: value for key, value in training.config.items() if value is not None and key not in left_out}
     return {
-        'training_crops': ', '.join(f'{count:,} x {name}' for name, count in record['training']['crops'].items()),
-        'hardware': f'{hardware["processes"]} x {device}' if hardware['processes'] > 1 else device,
+        'training_crops': ', '.join(f'{count:,} x {name}' for name, count in training.crops.items()),
+        'hardware': f'{hardware.processes} x {device}' if hardware.processes > 1 else device,
         'recipe': yaml.safe_dump(recipe, sort_keys=False),
-        'versions': ', '.join(f'{package} {number}' for package, number in record['environment']['versions'].items()),
+        'versions': ', '.join(f'{package} {number}' for package, number in environment.versions.items()),
     }
 
 
@@ -194,54 +194,58 @@ def _dataset_header(configurations: Mapping[str, Mapping[str, Any]], drawn: bool
     )
 
 
-def _eval_results(metrics: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[EvalResult]:
+def _eval_results(metrics: Metrics, data: RunData) -> Iterator[EvalResult]:
     """Yield each metric as an entry of the Hub's model-index."""
     named = [
-        ('accuracy', 'Accuracy', metrics['accuracy']),
-        ('f1', 'Macro F1', metrics['macro_f1']),
-        ('f1', 'Weighted F1', metrics['weighted_f1']),
-        ('loss', 'Cross entropy', metrics['loss']),
+        ('accuracy', 'Accuracy', metrics.accuracy),
+        ('f1', 'Macro F1', metrics.macro_f1),
+        ('f1', 'Weighted F1', metrics.weighted_f1),
+        ('loss', 'Cross entropy', metrics.loss),
     ]
-    for class_name, scores in metrics['per_class'].items():
-        named += [(kind, f'{kind.capitalize()} ({class_name})', scores[kind]) for kind in ('precision', 'recall', 'f1')]
+    for name, scores in metrics.per_class.items():
+        for kind in ('precision', 'recall', 'f1'):
+            named.append((kind, f'{kind.capitalize()} ({name})', getattr(scores, kind)))
     for kind, name, value in named:
         if value is not None:
             yield EvalResult(
                 task_type='image-classification',
-                dataset_type=data['repo_id'] or re.sub(r'[^a-z0-9]+', '-', data['origin'].lower()).strip('-'),
-                dataset_name=data['origin'],
-                dataset_split=data['split'],
+                dataset_type=data.repo_id or re.sub(r'[^a-z0-9]+', '-', data.origin.lower()).strip('-'),
+                dataset_name=data.origin,
+                dataset_split=data.split,
                 metric_type=kind,
                 metric_name=name,
                 metric_value=round(value, 6),
             )
 
 
-def _weaknesses(record: Mapping[str, Any]) -> Iterator[str]:
+def _weaknesses(metrics: Metrics, crops: Mapping[str, int]) -> Iterator[str]:
     """Yield what the results show a user should not rely on."""
-    metrics, crops = record['metrics'], record['training']['crops']
-    evaluated = {name: scores for name, scores in metrics['per_class'].items() if scores['support']}
-    worst = min(evaluated, key=lambda name: evaluated[name]['f1'])
-    scores = evaluated[worst]
-    yield f'Lowest F1 score: {worst}, with recall {scores["recall"]:.4f} and precision {scores["precision"]:.4f}.'
+    evaluated = {name: scores for name, scores in metrics.per_class.items() if scores.support}
+    worst, scores = min(evaluated.items(), key=lambda item: item[1].f1 or 0.0)
+    yield f'Lowest F1 score: {worst}, with recall {_number(scores.recall)} and precision {_number(scores.precision)}.'
     rarest, total = min(crops, key=lambda name: crops[name]), sum(crops.values())
     yield f'Rarest class in training: {rarest}, {crops[rarest]:,} of {total:,} crops, {crops[rarest] / total:.1%}.'
-    if metrics['absent_classes']:
-        yield f'Not evaluated: {", ".join(metrics["absent_classes"])}. The evaluation split has no such crops.'
-    groups = [group for group in metrics.get('by_size', []) if group['num_samples'] >= SMALL_GROUP]
-    if len(groups) > 1 and groups[0]['accuracy'] < groups[-1]['accuracy']:
+    if metrics.absent_classes:
+        yield f'Not evaluated: {", ".join(metrics.absent_classes)}. The evaluation split has no such crops.'
+    groups = [group for group in metrics.by_size or () if group.num_samples >= SMALL_GROUP]
+    if len(groups) > 1:
         small, large = groups[0], groups[-1]
-        yield (
-            f'Small crops: accuracy {small["accuracy"]:.4f} for sides of {_side(small)}, '
-            f'{large["accuracy"]:.4f} for sides of {_side(large)}.'
-        )
+        if (small.accuracy or 0.0) < (large.accuracy or 0.0):
+            yield (
+                f'Small crops: accuracy {_number(small.accuracy)} for sides of {_side(small)}, '
+                f'{_number(large.accuracy)} for sides of {_side(large)}.'
+            )
     yield 'Other cameras: a lens, gain, height or season that differs from the training data was not measured.'
 
 
-def _side(group: Mapping[str, Any]) -> str:
-    if group['to_side'] is None:
-        return f'{group["from_side"]} pixels or more'
-    return f'{group["from_side"]} to {group["to_side"]} pixels'
+def _number(value: float | None) -> str:
+    return '-' if value is None else f'{value:.4f}'
+
+
+def _side(group: SizeGroup) -> str:
+    if group.to_side is None:
+        return f'{group.from_side} pixels or more'
+    return f'{group.from_side} to {group.to_side} pixels'
 
 
 def _as_option(key: str, value: Any) -> str:

@@ -21,6 +21,7 @@ from timm_convattn.hub_errors import LOG_IN, explain_hub_failures
 from timm_convattn.redact import strip_local_paths
 from timm_convattn.rejection import FILE_NAME as REJECTION
 from timm_convattn.rejection import Rejection
+from timm_convattn.results import RunResults, parse_results
 
 __all__ = [
     'Publication',
@@ -83,22 +84,25 @@ def run_publication(
     needed = ('results.json', 'confusion_matrix.png', 'model/config.json', 'model/model.safetensors')
     if missing := [path for path in needed if not (run / path).is_file()]:
         raise InputError(f'{run} is not a finished run: it lacks {", ".join(missing)}. Continue with --resume {run}.')
-    record = strip_local_paths(json.loads((run / 'results.json').read_text()))
-    license = license or weights_origin(record['training']['config']).license or 'apache-2.0'
+    content = _as_json(strip_local_paths(json.loads((run / 'results.json').read_text())))
+    results = parse_results(content, RunResults, run / 'results.json')
+    if results.training is None:
+        raise InputError(f'{run} is not a finished run: its results.json lacks training.')
+    license = license or weights_origin(results.training.config).license or 'apache-2.0'
     config = json.loads((run / 'model' / 'config.json').read_text())
     config['pretrained_cfg']['license'] = license
     path = run / 'model' / REJECTION
     rejection = Rejection.load(path) if path.is_file() else None
-    card = model_card(record, repo_id, license, 'confusion_matrix.png', rejection)
+    card = model_card(results, repo_id, license, 'confusion_matrix.png', rejection)
     files: dict[str, Path | bytes] = {
         'README.md': card.encode(),
         'config.json': _as_json(config),
         'confusion_matrix.png': run / 'confusion_matrix.png',
         'model.safetensors': run / 'model' / 'model.safetensors',
         **({REJECTION: path} if rejection else {}),
-        'results.json': _as_json(record),
+        'results.json': content,
     }
-    message = f'{config["architecture"]} on {record["data"].get("origin", record["data"]["source"])}'
+    message = f'{config["architecture"]} on {results.data.origin}'
     return Publication(repo_id, 'model', files, message, public, tag, config['architecture'])
 
 

@@ -1,4 +1,4 @@
-"""The crops of a study: which they are, told by what they hold and not by where they lie."""
+"""The crops of a study, identified by their content and not by their location."""
 
 import hashlib
 import re
@@ -24,41 +24,41 @@ SPLITS = ('train', 'validation')
 
 @dataclass(frozen=True)
 class StudyData:
-    """A data set of crops that runs are made on."""
+    """A data set of crops."""
 
     name: str
-    """Short, for the names of files: of its folder or repository, and of its classes where they are not four."""
+    """Short name for files: the folder or repository, and the classes unless there are four."""
     source: str | None
-    """For finetune.py: a folder, an id on the Hub, or None for the embedded scenes."""
+    """Folder or id on the Hub, as finetune.py takes it; None for the embedded scenes."""
     configuration: str | None
     """Configuration of a data set on the Hub."""
     classes: str
     """four_class or two_class."""
     origin: str
-    """Whose frames the crops are cut from."""
+    """Where the frames are from."""
     class_names: tuple[str, ...]
     counts: dict[str, dict[str, int]]
     """Split -> class -> crops."""
     sha256: str
-    """Of all crops and labels of both splits."""
+    """Hash of all crops and labels of both splits."""
     validation_sha256: str
-    """Of those of the validation split, as results files name it."""
+    """Hash of those of the validation split, as in results files."""
     kept: Mapping[float | None, Path] | None = None
-    """Where only evidence of the crops is available: share of held-out frames (None: the validation split) -> Parquet
-    file with labels and frames."""
+    """If only evidence of the crops is available: share of held-out frames (None: the validation split) -> Parquet file
+    with labels and frames."""
 
     @property
     def num_train(self) -> int:
-        """Crops to train on."""
+        """Number of training crops."""
         return sum(self.counts['train'].values())
 
     @property
     def title(self) -> str:
-        """Name the crops for people."""
+        """Name, origin and classes."""
         return f'{self.name} ({self.origin}), {self.classes}'
 
     def open(self) -> datasets.DatasetDict:
-        """Open the splits train and validation."""
+        """Return the splits train and validation."""
         return open_crops(self.source, SPLITS, self.configuration)
 
     def labels_and_frame_names(self, hold_out: float | None = None) -> tuple[npt.NDArray[np.int64], list[str] | None]:
@@ -82,31 +82,31 @@ class StudyData:
         return np.asarray(crops['label'][:]), list(crops['source'][:]) if 'source' in crops.features else None
 
     def validation_labels_and_frames(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return label and number of the frame of each crop of the validation split; unnamed frames hold one crop."""
+        """Return label and frame index of each validation crop; unnamed frames have one crop each."""
         labels, frames = self.labels_and_frame_names()
         return labels, np.arange(len(labels)) if frames is None else np.unique(frames, return_inverse=True)[1]
 
 
 def open_study_data(source: str | None, classes: Classes, folder: Path) -> StudyData:
-    """Find the crops of a set of classes.
+    """Open the crops of a set of classes.
 
     Args:
         source: A folder of crops of four classes, the id of a data set on the Hub with a configuration for each set of
             classes, or None for the embedded scenes.
         classes: The set of classes.
-        folder: Where crops of fewer classes than `source` has are written.
+        folder: Folder to write crops to that have fewer classes than those of `source`.
 
     Raises:
         InputError: If the crops cannot be opened, or are of other classes.
     """
     local = scene_crops() if source is None else Path(source)
-    place, configuration = source, None if local.is_dir() else classes
-    crops, hashes = _open(place, configuration)
+    path, configuration = source, None if local.is_dir() else classes
+    crops, hashes = _open(path, configuration)
     if class_names_of(crops['train']) != list(CLASSES[classes]) and built_crops(local) is not None:
-        place = str(folder / f'{classes}-{_joint(hashes)[:12]}')
-        if built_crops(Path(place)) is None:
-            narrow_crops(local, Path(place), classes)
-        crops, hashes = _open(place, None)
+        path = str(folder / f'{classes}-{_joint(hashes)[:12]}')
+        if built_crops(Path(path)) is None:
+            narrow_crops(local, Path(path), classes)
+        crops, hashes = _open(path, None)
     names = tuple(class_names_of(crops['train']))
     if names != CLASSES[classes]:
         raise InputError(
@@ -114,7 +114,7 @@ def open_study_data(source: str | None, classes: Classes, folder: Path) -> Study
         )
     return StudyData(
         name=_name(source, classes),
-        source=place,
+        source=path,
         configuration=configuration,
         classes=classes,
         origin=describe_origin(source),
@@ -131,8 +131,8 @@ def _open(source: str | None, configuration: str | None) -> tuple[datasets.Datas
 
 
 def _name(source: str | None, classes: Classes) -> str:
-    place = 'thermal_scenes' if source is None else re.sub(r'\W+', '_', Path(source).name)
-    return place if classes == 'four_class' else f'{place}_{classes}'
+    name = 'thermal_scenes' if source is None else re.sub(r'\W+', '_', Path(source).name)
+    return name if classes == 'four_class' else f'{name}_{classes}'
 
 
 def _joint(hashes: dict[str, str]) -> str:

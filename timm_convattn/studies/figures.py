@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from timm_convattn.explain import attention_maps
-from timm_convattn.results import StudyResults
+from timm_convattn.results import Metrics, StudyResults
 from timm_convattn.selective import reliability
 from timm_convattn.studies.summary import Selection
 from timm_convattn.studies.tables import NAMES
@@ -92,14 +92,14 @@ def draw_scores(results: StudyResults) -> Figure:
     return figure
 
 
-def draw_classes(metrics: dict[str, Any]) -> Figure:
+def draw_classes(metrics: Metrics) -> Figure:
     """Draw precision, recall and F1 of each class that has samples (the paper's Fig. 7)."""
-    per_class = {name: scores for name, scores in metrics['per_class'].items() if scores['support']}
+    per_class = {name: scores for name, scores in metrics.per_class.items() if scores.support}
     with rc_context(STYLE):
         figure = Figure(figsize=(1.2 + 1.5 * len(per_class), 2.8), layout='constrained')
         axes = figure.subplots()
         for index, (key, color) in enumerate(zip(('precision', 'recall', 'f1'), COLORS.values(), strict=True)):
-            values = [scores[key] for scores in per_class.values()]
+            values = [getattr(scores, key) for scores in per_class.values()]
             bars = axes.bar(np.arange(len(values)) + 0.27 * (index - 1), values, 0.25, color=color, label=key)
             axes.bar_label(bars, [f'{100 * value:.1f}' for value in values], fontsize=7, padding=1)
         axes.set_xticks(range(len(per_class)), list(per_class))

@@ -1,19 +1,20 @@
-"""From the runs in a folder to the report and the results files."""
+"""Write the report and the results files of all studies in a folder."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from timm_convattn.errors import InputError
 from timm_convattn.results import write_results
 from timm_convattn.studies.data import StudyData, open_study_data
-from timm_convattn.studies.evidence import Evidence, keep_evidence, read_evidence, unique_names
-from timm_convattn.studies.gathering import Findings, FinishedRun, gather
+from timm_convattn.studies.evidence import Evidence, add_evidence, read_evidence, unique_names
+from timm_convattn.studies.findings import Findings, FinishedRun, RunFolders, Runs, gather
 from timm_convattn.studies.history import Entry, read_history
 from timm_convattn.studies.matrix import PARTS, Matrix, read_matrix
 from timm_convattn.studies.page import Chapter, Report, Section, write_pages
-from timm_convattn.studies.results import RunFolders, Runs
 from timm_convattn.studies.sections import data_sections, study_sections
 from timm_convattn.studies.summary import summarize
 
@@ -22,64 +23,67 @@ __all__ = ['write_report']
 
 @dataclass(frozen=True)
 class DataFindings:
-    """What was studied on one data set."""
+    """Findings on one data set."""
 
     data: StudyData
     findings: Sequence[tuple[Matrix, Findings]]
-    gone: Sequence[str]
-    """Studies that cannot be shown, a sentence each."""
+    removed: Sequence[str]
+    """Studies that are no longer in their matrix, a sentence each."""
     entries: Sequence[Entry]
 
 
 def write_report(out: Path, results: Path | None = None, kept: Path | None = None) -> list[Path]:
-    """Write `report.html` and `report.md` from all finished runs in a folder, and their results files.
+    """Write `report.html` and `report.md`, and results files and evidence if asked for.
 
     Args:
-        out: The folder that studies were made in.
+        out: Folder for the report, and of the studies unless `kept` is given.
         results: Folder for a results file (JSON) of each study on each data set, and for the evidence of their runs
-            (`timm_convattn.studies.evidence`). None: nothing is written.
-        kept: Folder of results files whose evidence takes the place of the runs and crops of `out`. None: the report is
-            of the runs in `out`.
+            (`timm_convattn.studies.evidence`). None: they are not written.
+        kept: Folder of results files with evidence, to report on instead of the runs and crops in `out`.
 
     Returns:
-        What was written.
+        Paths of the written files.
 
     Raises:
-        InputError: If no study was made here, or none has a finished run.
+        InputError: If there are no studies, or none has a finished run.
     """
     evidence = None if kept is None else read_evidence(kept)
     folder = out if evidence is None else evidence.folder
     entries = read_history(folder)
     if evidence is not None:
-        entries = [replace(entry, matrix=str(folder / entry.matrix)) for entry in entries]
+        entries = [msgspec.structs.replace(entry, matrix=str(folder / entry.matrix)) for entry in entries]
     if not entries:
-        raise InputError(f'No study was made in {folder} yet. Make one: python train_scripts/reproduce.py table2')
+        raise InputError(f'{folder} has no studies yet. Run one: python train_scripts/reproduce.py table2')
     matrices = _read_matrices(entries)
     found = _gather(entries, matrices, out, evidence)
-    of_crops_alone = any(PARTS.get(entry.study, ('',))[0] is None for entry in entries)
-    if not of_crops_alone and not any(findings.is_begun for on_data in found for _, findings in on_data.findings):
-        gone = ' '.join(said for on_data in found for said in on_data.gone)
-        raise InputError(gone or f'No run in {folder} is finished yet. Go on with: {entries[-1].command}')
+    runs = {run.run.name: run for on_data in found for _, findings in on_data.findings for run in findings.runs}
+    needs_runs = all(PARTS.get(entry.study, ('',))[0] is not None for entry in entries)
+    if needs_runs and not runs:
+        removed = ' '.join(sentence for on_data in found for sentence in on_data.removed)
+        raise InputError(removed or f'{folder} has no finished run yet. Continue with: {entries[-1].command}')
     report = Report(
         scales={matrix.scale: matrix.about for matrix in matrices.values()},
         commands=list(dict.fromkeys(entry.command for entry in entries)),
-        environment=_environment([findings for on_data in found for _, findings in on_data.findings]),
+        environment=_environment(list(runs.values())),
         chapters=[Chapter(on_data.data, _sections(on_data)) for on_data in found],
     )
-    written = [] if results is None else _write_results(found, results, list(map(Path, matrices)))
+    written = [] if results is None else _write_results(found, results)
+    if results is not None and runs:
+        studies = [(entry, on_data.data) for on_data in found for entry in on_data.entries]
+        add_evidence(list(runs.values()), studies, list(map(Path, matrices)), results)
     return [*write_pages(report, out), *written]
 
 
 def _read_matrices(entries: Sequence[Entry]) -> dict[str, Matrix]:
-    """Read each matrix once; two that are named alike have to be the same."""
+    """Read each matrix once; those with equal names must be equal."""
     matrices: dict[str, Matrix] = {}
     for path in dict.fromkeys(entry.matrix for entry in entries):
         matrix = read_matrix(Path(path))
-        for known, other in matrices.items():
+        for other_path, other in matrices.items():
             if other.scale == matrix.scale and other != matrix:
                 raise InputError(
-                    f'{known} and {path} are two matrices of one name, {matrix.scale}: their results could not be told '
-                    'apart. Rename one and name its studies again, in another --out or without its lines in '
+                    f'{other_path} and {path} are two matrices of one name, {matrix.scale}, so their results would be '
+                    'mixed. Rename one and run its studies again, with another --out or without its lines in '
                     'history.jsonl.'
                 )
         matrices[path] = matrix
@@ -89,9 +93,9 @@ def _read_matrices(entries: Sequence[Entry]) -> dict[str, Matrix]:
 def _gather(
     entries: Sequence[Entry], matrices: Mapping[str, Matrix], out: Path, evidence: Evidence | None
 ) -> list[DataFindings]:
-    """Read what was found on each data set, the studies in the order of their matrix."""
+    """Read the findings on each data set, with the studies in the order of their matrix."""
     opened: dict[str, StudyData] = {}
-    made: dict[str, list[Entry]] = {}
+    by_data: dict[str, list[Entry]] = {}
     for source, classes in dict.fromkeys((entry.source, entry.classes) for entry in entries):
         if evidence is None:
             data = open_study_data(source, classes, out / 'crops')
@@ -99,85 +103,75 @@ def _gather(
             data = evidence.data[source]
         else:
             raise InputError(f'{evidence.folder} has no crops {source}, which its history.jsonl names. Restore it.')
-        opened.setdefault(data.sha256, data)  # the same crops can lie in two places
+        opened.setdefault(data.sha256, data)  # the same crops can be in two folders
         here = [entry for entry in entries if (entry.source, entry.classes) == (source, classes)]
-        made.setdefault(data.sha256, []).extend(here)
+        by_data.setdefault(data.sha256, []).extend(here)
     runs: Runs = RunFolders(out / 'runs') if evidence is None else evidence
     found = []
     for sha256, data in opened.items():
-        studies, gone = _studies(made[sha256], matrices)
+        studies, removed = _studies(by_data[sha256], matrices)
         findings = [(matrix, gather(matrix, name, data, runs)) for matrix, name in studies]
-        found.append(DataFindings(data, findings, gone, made[sha256]))
+        found.append(DataFindings(data, findings, removed, by_data[sha256]))
     return found
 
 
 def _studies(entries: Sequence[Entry], matrices: Mapping[str, Matrix]) -> tuple[list[tuple[Matrix, str]], list[str]]:
-    """List the studies that were begun, and say of those that their matrix does not have that they are gone."""
-    begun = dict.fromkeys((entry.matrix, PARTS.get(entry.study, (entry.study,))[0]) for entry in entries)
+    """Return the studies of the entries, and a sentence for each that its matrix no longer has."""
+    started = dict.fromkeys((entry.matrix, PARTS.get(entry.study, (entry.study,))[0]) for entry in entries)
     studies: list[tuple[Matrix, str]] = []
     for path, matrix in matrices.items():
-        named = [(matrix, name) for name in matrix.studies if (path, name) in begun]
+        named = [(matrix, name) for name in matrix.studies if (path, name) in started]
         studies += [study for study in named if study not in studies]
-    gone = [
-        f'The study {name} was begun, but {path} has it no more: its runs are not shown. What it has is '
-        f'{", ".join(matrices[path].studies)}. Give the study its rows back, or its name, to see them.'
-        for path, name in begun
+    removed = [
+        f'The study {name} is no longer in {path}, so its runs are not shown. It has '
+        f'{", ".join(matrices[path].studies)}. Add the study again, or rename it back, to show them.'
+        for path, name in started
         if name is not None and name not in matrices[path].studies
     ]
-    return studies, gone
+    return studies, removed
 
 
-def _write_results(found: Sequence[DataFindings], results: Path, matrices: Sequence[Path]) -> list[Path]:
-    """Write a results file of each study on each data set, each under a name of its own, and keep the runs."""
+def _write_results(found: Sequence[DataFindings], results: Path) -> list[Path]:
+    """Write a results file of each study on each data set and return their paths, which all differ."""
     names = unique_names([on_data.data for on_data in found])
     written = []
-    runs: dict[str, FinishedRun] = {}
     for on_data in found:
         for matrix, findings in on_data.findings:
-            if findings.is_begun:
-                runs |= {run.run.name: run for of_row in findings.rows.values() for run in of_row}
-                name = f'{findings.study.name}_{names[on_data.data.sha256]}_{_slug(matrix.scale)}.json'
-                written.append(results / name)
+            if findings.runs:
+                scale = re.sub(r'\W+', '_', matrix.scale)
+                written.append(results / f'{findings.study.name}_{names[on_data.data.sha256]}_{scale}.json')
                 write_results(written[-1], summarize(findings, matrix.scale))
-    if runs:
-        entries = [(entry, on_data.data) for on_data in found for entry in on_data.entries]
-        keep_evidence(list(runs.values()), entries, matrices, results)
     return written
 
 
 def _sections(on_data: DataFindings) -> list[Section]:
-    """Make the sections of a data set; those of a study carry its scale, since several may have made the same one."""
+    """Return the sections of a data set; titles name the scale if there are several."""
     sections = list(data_sections(on_data.data))
     several = len({matrix.scale for matrix, _ in on_data.findings}) > 1
     for matrix, findings in on_data.findings:
         for section in study_sections(findings, matrix.scale):
             title = f'{section.title}, scale {matrix.scale}' if several else section.title
             sections.append(replace(section, title=title))
-    if on_data.gone:
-        sections.append(Section('Studies that are not shown', statements=list(on_data.gone)))
+    if on_data.removed:
+        sections.append(Section('Studies that are not shown', statements=list(on_data.removed)))
     return sections
 
 
-def _slug(text: str) -> str:
-    return re.sub(r'\W+', '_', text)
-
-
-def _environment(all_of: Sequence[Findings]) -> dict[str, str]:
-    """Describe in a line each with what the runs were made."""
-    runs = {run.run.name: run for findings in all_of for of_row in findings.rows.values() for run in of_row}
-    environments = [run.record['environment'] for run in runs.values()]
+def _environment(runs: Sequence[FinishedRun]) -> dict[str, str]:
+    """Describe hardware, versions, dates, commits and seeds of the runs, a line each."""
+    environments = [run.results.environment for run in runs]
     hardware = {
-        f'{", ".join(had["gpus"]) or had["cpu"]}, {had["processes"]} process(es), {had["threads"]} thread(s)'
-        for had in (environment['hardware'] for environment in environments)
+        f'{", ".join(each.gpus) or each.cpu}, {each.processes} process(es), {each.threads} thread(s)'
+        for each in (environment.hardware for environment in environments)
     }
-    versions = {', '.join(f'{k} {v}' for k, v in environment['versions'].items()) for environment in environments}
-    dates = sorted(environment['date'][:10] for environment in environments)
-    hours = sum(run.record['training']['seconds'] for run in runs.values()) / 3600
+    versions = {', '.join(f'{k} {v}' for k, v in environment.versions.items()) for environment in environments}
+    dates = sorted(environment.date[:10] for environment in environments)
+    hours = sum(run.training.seconds for run in runs) / 3600
     return {
-        'Runs': f'{len(runs)}, which trained for {hours:.1f} hours',
-        'Seeds': ', '.join(map(str, sorted({run.run.seed for run in runs.values()}))),
+        'Runs': f'{len(runs)}, {hours:.1f} hours of training',
+        'Seeds': ', '.join(map(str, sorted({run.run.seed for run in runs}))),
         'Hardware': '; '.join(sorted(hardware)),
         'Versions': '; '.join(sorted(versions)),
-        'Commits': ', '.join(sorted({str(environment['commit']) for environment in environments})),
+        'Commits': ', '.join(sorted({str(environment.commit) for environment in environments})),
         'Dates': f'{dates[0]} to {dates[-1]}' if dates else '',
     }

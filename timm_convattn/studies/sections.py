@@ -26,7 +26,7 @@ from timm_convattn.studies.figures import (
     draw_scores,
     encode,
 )
-from timm_convattn.studies.gathering import Findings, FinishedRun
+from timm_convattn.studies.findings import Findings, FinishedRun
 from timm_convattn.studies.page import Section
 from timm_convattn.studies.summary import TARGET_ERROR_RATES, Selection, select, summarize
 from timm_convattn.studies.tables import Table, class_table, selection_table, selection_verdict, study_table, verdict
@@ -58,7 +58,7 @@ def data_sections(data: StudyData) -> Iterator[Section]:
 
 def study_sections(findings: Findings, scale: str) -> Iterator[Section]:
     """Yield what a study found on a data set."""
-    if not findings.is_begun:
+    if not findings.runs:
         statement = f'No run of this study is finished yet; {findings.unfinished} are missing.'
         yield Section(findings.study.title, statements=[statement, *findings.problems])
         return
@@ -69,11 +69,11 @@ def study_sections(findings: Findings, scale: str) -> Iterator[Section]:
         figure = encode(draw_scores(results), f'{results.title}: dots are runs, bars are means.')
     blocks: list[Table | EncodedFigure] = [figure, study_table(results), class_table(results)]
     yield Section(results.title, FINDINGS.get(name, ''), verdict(results), blocks)
-    pairs = {arm: [(run, select(run)) for run in runs] for arm, runs in findings.rows.items()}
+    pairs = {arm: [(run, select(run)) for run in runs] for arm, runs in findings.arms.items()}
     selections = {arm: [(run, each) for run, each in of_arm if each] for arm, of_arm in pairs.items()}
     if selections := {arm: of_arm for arm, of_arm in selections.items() if of_arm}:
         yield _selective_section(findings, results, selections)
-    of_the_paper = [arm for arm, entry in findings.study.rows.items() if entry.paper == ARESNET and findings.rows[arm]]
+    of_the_paper = [arm for arm, entry in findings.study.arms.items() if entry.paper == ARESNET and findings.arms[arm]]
     if name == 'table2' and of_the_paper:
         yield from _network_sections(findings, of_the_paper[0])
     if name == 'table2' and findings.data.classes == 'two_class':
@@ -95,13 +95,13 @@ def _grid(results: StudyResults) -> dict[tuple[float, float, float], float]:
 
 def _network_sections(findings: Findings, arm: str) -> Iterator[Section]:
     """Yield one run as the paper shows AResNet50 (classes, confusions, mistakes), and its attention."""
-    run = findings.rows[arm][0]
+    run = findings.arms[arm][0]
     name = f'{arm}, seed {run.run.seed}'
-    metrics = run.record['metrics']
+    metrics = run.results.metrics
     classes = encode(draw_classes(metrics), f'{name}: precision, recall and F1 of each class.')
-    text = f'Weighted F1 {metrics["weighted_f1"]:.2%}. {FINDINGS["fig7"]}'
+    text = f'Weighted F1 {metrics.weighted_f1:.2%}. {FINDINGS["fig7"]}'
     yield Section(f'Precision, recall and F1 of {arm} (Fig. 7)', text, blocks=[classes])
-    confusions = encode(draw_confusion_matrix(run.record), f'{name}: counts, and shares of each true class.')
+    confusions = encode(draw_confusion_matrix(run.results), f'{name}: counts, and shares of each true class.')
     yield Section(f'Confusion matrix of {arm} (Fig. 8)', FINDINGS['fig8'], blocks=[confusions])
     if findings.data.kept is not None:
         yield Section(f'Misclassified crops and attention of {arm} (Fig. 9)', statements=[NO_IMAGES])

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -25,7 +24,7 @@ from timm_convattn.results import (
     Target,
 )
 from timm_convattn.selective import RiskCoverage, confidence, reliability, risk_coverage, selective_metrics
-from timm_convattn.studies.gathering import Findings, FinishedRun
+from timm_convattn.studies.findings import Findings, FinishedRun
 
 __all__ = ['TARGET_ERROR_RATES', 'Selection', 'select', 'summarize']
 
@@ -79,22 +78,22 @@ def summarize(findings: Findings, scale: str) -> StudyResults:
             sha256=data.sha256,
             validation_sha256=data.validation_sha256,
         ),
-        arms=[_arm(findings, name, differences.get(name)) for name, runs in findings.rows.items() if runs],
-        missing_arms=[name for name, runs in findings.rows.items() if not runs],
+        arms=[_arm(findings, name, differences.get(name)) for name, runs in findings.arms.items() if runs],
+        missing_arms=[name for name, runs in findings.arms.items() if not runs],
         unfinished=findings.unfinished,
         problems=[problem.replace(f'{findings.folder}/', '') for problem in findings.problems],
-        environment=_environment([run.record['environment'] for runs in findings.rows.values() for run in runs]),
+        environment=_environment([run.results.environment for run in findings.runs]),
     )
 
 
 def _arm(findings: Findings, name: str, difference: Difference | None) -> Arm:
-    arm, runs = findings.study.rows[name], findings.rows[name]
+    arm, runs = findings.study.arms[name], findings.arms[name]
     published = TABLE_2.get(findings.data.classes, {}).get(arm.paper or '')
     return Arm(
         name=name,
         model=arm.options['model'],
         options=dict(runs[0].run.options),
-        parameters=runs[0].record['model']['parameters'],
+        parameters=runs[0].results.model.parameters,
         paper=PaperResult(arm.paper, *published) if arm.paper and published else None,
         accuracy=_mean_and_deviation(findings.scores(name, 'accuracy')),
         macro_f1=_mean_and_deviation(findings.scores(name, 'macro_f1')),
@@ -111,22 +110,27 @@ def _mean_and_deviation(values: Sequence[float]) -> Summary:
 
 
 def _per_class_f1(runs: Sequence[FinishedRun]) -> dict[str, float | None]:
-    per_class = [run.record['metrics']['per_class'] for run in runs]
+    per_class = [run.results.metrics.per_class for run in runs]
     return {
-        name: None if scores['f1'] is None else float(np.mean([of_run[name]['f1'] for of_run in per_class]))
+        name: None if scores.f1 is None else float(np.mean([of_run[name].f1 or 0.0 for of_run in per_class]))
         for name, scores in per_class[0].items()
     }
 
 
 def _arm_run(run: FinishedRun) -> ArmRun:
-    record = run.record
-    selection = select(run)
+    metrics, environment, selection = run.results.metrics, run.results.environment, select(run)
     return ArmRun(
         run=run.run.name,
         seed=run.run.seed,
-        **{key: record['metrics'][key] for key in ('accuracy', 'macro_f1', 'weighted_f1', 'loss', 'confusion_matrix')},
-        **{key: record['training'][key] for key in ('seconds', 'epochs')},
-        **{key: record['environment'][key] for key in ('date', 'commit')},
+        accuracy=metrics.accuracy,
+        macro_f1=metrics.macro_f1,
+        weighted_f1=metrics.weighted_f1,
+        loss=metrics.loss,
+        confusion_matrix=metrics.confusion_matrix,
+        seconds=run.training.seconds,
+        epochs=run.training.epochs,
+        date=environment.date,
+        commit=environment.commit,
         selection=None if selection is None else _selective_results(selection),
     )
 
@@ -158,7 +162,6 @@ def _target(selection: Selection, error_rate: float) -> Target:
 
 
 def _environment(environments: Sequence[Environment]) -> StudyEnvironment:
-    environments = [msgspec.convert(environment, Environment) for environment in environments]
     dates = sorted(environment.date for environment in environments)
     hardware, versions = [], []
     for environment in environments:

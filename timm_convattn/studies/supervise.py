@@ -1,10 +1,10 @@
-"""Run a command that does not outlive whoever asked for it.
+"""Run a command that is stopped with its parent.
 
     python supervise.py COMMAND ...
 
-`accelerate launch` starts processes of its own, which go on when it is ended. Here the command leads a process group:
-when this process is told to stop, or (on Linux) when the one that started it dies, the whole group is asked to stop,
-waited for while it writes its checkpoint, and ended if it does not.
+`accelerate launch` starts child processes that keep running when it is killed. Here the command leads a process group:
+when this process receives a signal to stop, or (on Linux) when its parent dies, the whole group receives SIGTERM, gets
+time to write its checkpoint, and is killed if it does not end.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def main(command: list[str]) -> int:
-    """Run a command in a group of its own and give its exit status."""
+    """Run a command in its own process group and return its exit status."""
     parent = os.getppid()
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -31,7 +31,7 @@ def main(command: list[str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    if os.getppid() != parent:  # it died before the call above
+    if os.getppid() != parent:  # the parent died before the call of prctl
         stop(signal.SIGTERM, None)
     status = process.wait()
     _wait_for_group(process.pid)
@@ -39,7 +39,7 @@ def main(command: list[str]) -> int:
 
 
 def _wait_for_group(group: int) -> None:
-    """Wait until nothing of the group is left; after a while it is ended."""
+    """Wait until no process of the group is left; after a grace period they are killed."""
     ends = time.monotonic() + GRACE_SECONDS
     while _signal_group(group, 0):
         if time.monotonic() > ends:
@@ -48,7 +48,7 @@ def _wait_for_group(group: int) -> None:
 
 
 def _signal_group(group: int, number: int) -> bool:
-    """Send a signal; say whether there was anyone to get it."""
+    """Send a signal to a group; return whether it has any process."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:

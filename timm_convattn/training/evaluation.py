@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import datasets
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import timm
@@ -25,6 +25,7 @@ from timm_convattn.errors import InputError
 from timm_convattn.metrics import accuracy_by_size, compute_metrics
 from timm_convattn.models.config import Preprocessing, model_data_config, pretrained_cfg
 from timm_convattn.predictions import Predictions
+from timm_convattn.results import Metrics, RunData, RunModel, RunResults
 
 __all__ = ['BATCH_SIZE', 'evaluation_loader', 'evaluation_record', 'predict', 'score', 'use_threads']
 
@@ -71,25 +72,19 @@ def predict(
     return Predictions(logits[order].numpy(), labels[order].numpy(), tuple(class_names))
 
 
-def score(predictions: Predictions, sides: npt.NDArray[np.floating] | None = None) -> dict[str, Any]:
+def score(predictions: Predictions, sides: npt.NDArray[np.floating] | None = None) -> Metrics:
     """Compute the metrics of a split.
 
     Args:
         predictions: What a model says of it.
-        sides: Side of each crop in its frame, in pixels, in the order of the split.
-
-    Returns:
-        The metrics of `compute_metrics`, `loss`: the mean cross entropy, and with `sides` what `accuracy_by_size` gives
-        as `by_size`.
+        sides: (N,) side of each crop in its frame, in pixels. None: `by_size` is None.
     """
     losses = F.cross_entropy(
         torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels), reduction='none'
     )
-    metrics: dict[str, Any] = {'loss': losses.double().mean().item()}
-    metrics |= compute_metrics(predictions.predicted, predictions.labels, predictions.class_names)
-    if sides is not None:
-        metrics['by_size'] = accuracy_by_size(predictions.hits, sides)
-    return metrics
+    metrics = compute_metrics(predictions.predicted, predictions.labels, predictions.class_names)
+    by_size = None if sides is None else accuracy_by_size(predictions.hits, sides)
+    return msgspec.convert({'loss': losses.double().mean().item(), **metrics, 'by_size': by_size}, Metrics)
 
 
 def crop_sides(crops: datasets.Dataset) -> npt.NDArray[np.floating] | None:
@@ -109,7 +104,7 @@ def evaluation_record(
     accelerator: Accelerator,
     batch_size: int = BATCH_SIZE,
     num_workers: int = 0,
-) -> tuple[dict[str, Any], Predictions]:
+) -> tuple[RunResults, Predictions]:
     """Evaluate a trained model on a split, in float32, and record what was measured on what and where.
 
     Args:
@@ -123,7 +118,7 @@ def evaluation_record(
         num_workers: Processes that load crops.
 
     Returns:
-        What goes into a results file: `model`, `data`, `metrics`, `environment`; and what the model says of each crop.
+        Results without `training`, and the logits of each crop.
 
     Raises:
         InputError: If the model's classes are not the crops'.
@@ -137,24 +132,24 @@ def evaluation_record(
     config = model_data_config(model)
     loader = accelerator.prepare(evaluation_loader(crops, config, batch_size, num_workers))
     predictions = predict(model.to(accelerator.device), loader, accelerator, names, progress=True)
-    record = {
-        'model': {
-            'architecture': pretrained_cfg(model)['architecture'],
-            'parameters': count_parameters(model),
-            'input': {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()},
-        },
-        'data': {
-            'source': describe_source(source),
-            'origin': describe_origin(source),
-            'repo_id': None if source is None or Path(source).exists() else source,
-            'split': split,
-            'sha256': content_hash(crops),
-            'class_names': names,
-        },
-        'metrics': score(predictions, crop_sides(crops)),
-        'environment': asdict(describe_environment(accelerator.num_processes, accelerator.device.type)),
-    }
-    return record, predictions
+    results = RunResults(
+        model=RunModel(
+            architecture=pretrained_cfg(model)['architecture'],
+            parameters=count_parameters(model),
+            input=config,
+        ),
+        data=RunData(
+            source=describe_source(source),
+            origin=describe_origin(source),
+            repo_id=None if source is None or Path(source).exists() else source,
+            split=split,
+            sha256=content_hash(crops),
+            class_names=names,
+        ),
+        metrics=score(predictions, crop_sides(crops)),
+        environment=describe_environment(accelerator.num_processes, accelerator.device.type),
+    )
+    return results, predictions
 
 
 def use_threads(accelerator: Accelerator, threads: int | None) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import datasets
+import msgspec
 import torch
 import torch.nn as nn
 from accelerate import Accelerator
@@ -12,12 +13,13 @@ from timm_convattn.config import Config, flat
 from timm_convattn.errors import InputError
 from timm_convattn.factory import load_network
 from timm_convattn.figures import plot_confusion_matrix
-from timm_convattn.files import explain_full_disk, replace_file, replace_folder, write_json
+from timm_convattn.files import explain_full_disk, replace_file, replace_folder
 from timm_convattn.hub import save_model
 from timm_convattn.hub.publishing import check_right_to_write, publish, run_publication
 from timm_convattn.metrics import format_metrics
 from timm_convattn.models.config import Preprocessing, model_data_config
 from timm_convattn.rejection import Rejection
+from timm_convattn.results import TrainingSummary, write_results
 from timm_convattn.training.evaluation import evaluation_loader, evaluation_record, predict, use_threads
 from timm_convattn.training.loop import Training
 from timm_convattn.training.networks import create_network, network_input
@@ -101,7 +103,7 @@ def _report(
     """Evaluate the model that was saved, as `validate.py` does, and write what came out."""
     model, names = load_network(f'local-dir:{folder / "model"}')
     source, num_workers = config.data.data, config.data.num_workers
-    record, predictions = evaluation_record(
+    results, predictions = evaluation_record(
         model, names, validation, source, 'validation', accelerator, num_workers=num_workers
     )
     chosen_on = None
@@ -114,15 +116,13 @@ def _report(
     if chosen_on is not None:
         chosen_on.save(folder / 'held_out.safetensors')
         Rejection.learn(chosen_on).save(folder / 'model')
-    record['training'] = {
-        'config': flat(config),
-        'crops': train.splits.class_counts(),
-        'epochs': train.progress.epoch,
-        'steps': train.progress.step,
-        'seconds': round(train.progress.seconds, 1),
-    }
+    progress = train.progress
+    training = TrainingSummary(
+        flat(config), train.splits.class_counts(), progress.epoch, progress.step, round(progress.seconds, 1)
+    )
+    results = msgspec.structs.replace(results, training=training)
     with replace_file(folder / 'confusion_matrix.png') as beside:
-        plot_confusion_matrix(record, beside)
-    write_json(folder / 'results.json', record)
-    accelerator.print(format_metrics(record['metrics']))
+        plot_confusion_matrix(results, beside)
+    write_results(folder / 'results.json', results)
+    accelerator.print(format_metrics(results.metrics))
     accelerator.print(f'run folder: {folder}')

@@ -235,8 +235,8 @@ class Training:
         model = self._averaged_model() or self.model
         metrics = score(predict(model, self.validation, self.accelerator, self.splits.class_names))
         return {
-            'validation_loss': metrics['loss'],
-            **{key: metrics[key] for key in ('accuracy', 'macro_f1', 'weighted_f1')},
+            'validation_loss': metrics.loss,
+            **{key: getattr(metrics, key) for key in ('accuracy', 'macro_f1', 'weighted_f1')},
         }
 
     def _log(self, entry: dict[str, float]) -> None:
