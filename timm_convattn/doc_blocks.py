@@ -129,7 +129,7 @@ BLOCKS: dict[str, Callable[[str, Path], str]] = {
 
 
 def render_results(text: str, root: Path) -> str:
-    """Fill the blocks of a Markdown text with results, so that no number is typed manually.
+    """Fill the blocks of a Markdown text with results: numbers are rendered, not typed.
 
     A block is everything between `<!-- KIND FILE -->` and `<!-- end KIND -->`. KIND is `metrics` (a run), `models`,
     `paper_models`, `benchmark`, `study`, `verdict` (a study in three lines) or `selection`. `legend` (of the tables of

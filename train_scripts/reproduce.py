@@ -1,4 +1,4 @@
-"""Run the paper's studies, and show what came of them.
+"""Run the paper's studies and report their results.
 
 Examples:
     python train_scripts/reproduce.py table2 --scale cpu
@@ -8,8 +8,8 @@ Examples:
     python train_scripts/reproduce.py report
     python train_scripts/reproduce.py report --from hub_cards/results --out studies
 
-A run that is finished is not repeated, one that was interrupted goes on: give the same command again. The checkpoints
-of a finished run are removed, its weights stay.
+Finished runs are not repeated. Interrupted runs are resumed by the same command. The checkpoints of a finished run are
+removed, its weights are kept.
 """
 
 from dataclasses import dataclass
@@ -34,42 +34,42 @@ SCRIPTS = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Args:
-    """Which studies, on what, and where."""
+    """Studies, crops and folders."""
 
     studies: tyro.conf.Positional[tuple[str, ...]]
-    """Names of studies of the matrix (table2 table3 fig10 imbalance selective stages), or of what is read off them or
-    off the crops (table1 table4 fig5 fig7 fig8 fig9); or report."""
+    """Studies of the matrix (table2 table3 fig10 imbalance selective stages), tables and figures that are computed from
+    them or from the crops (table1 table4 fig5 fig7 fig8 fig9); or report."""
     data: str | None = None
     """Folder of four_class crops (from build_dataset.py) or id of a data set on the Hub. None: the embedded thermal
     scenes."""
     scale: str = 'cpu'
-    """The matrix of runs: full, cpu, or a YAML file of your own."""
+    """Matrix of runs: full, cpu, or your own YAML file."""
     out: Path = Path('studies')
     """Folder for all runs and the report."""
     results: Path | None = None
-    """For report: folder to write a results file of each study on each data set to, and the evidence of the runs
-    (evidence): their results, and label, frame and logits of each crop."""
+    """For report: folder for a results file of each study on each data set, and for the evidence of the runs: their
+    results, and label, frame and logits of each crop."""
     kept: Annotated[Path | None, tyro.conf.arg(name='from')] = None
     """Folder that report --results wrote. Runs in its evidence count as finished. For report: render the report from
     its evidence alone, without runs and crops."""
     classes: tuple[Classes, ...] = ()
-    """Only these sets of classes. None: all that a study has."""
+    """Only these sets of classes. None: all of the study."""
     budget: Annotated[float | None, tyro.conf.arg(metavar='MINUTES')] = None
-    """Begin no run after this time, and stop those under way at a checkpoint. Give the command again to go on."""
+    """Start no run after this time, and stop running ones at a checkpoint. The same command resumes them."""
     jobs: int = 1
-    """Runs at a time on this machine, which share its cores."""
+    """Number of simultaneous runs on this machine, which share its cores."""
     gpus_per_run: int | None = None
-    """GPUs of each run, which share its batches. None: one, where there are any."""
+    """GPUs of each run, which share its batches. None: one, if there are any."""
     cpus_per_run: int | None = None
-    """Threads of each run on a CPU. None: the cores shared out, or one on a Ray cluster."""
+    """CPU threads of each run. None: an equal share of the cores, or one on a Ray cluster."""
     engine: Literal['local', 'ray'] = 'local'
     """ray: each run is a task of a Ray cluster, whose nodes see the same files under the same paths."""
     address: str | None = None
-    """Of the Ray cluster, host:port or ray://host:port. None: one on this machine."""
+    """Address of the Ray cluster, host:port or ray://host:port. None: one is started on this machine."""
 
 
 def main(args: Args) -> None:
-    """Run what is not finished, then show."""
+    """Run what is not finished, or write the report."""
     check(args)
     if args.studies == ('report',):
         for written in write_report(args.out, args.results, args.kept):
@@ -89,36 +89,34 @@ def main(args: Args) -> None:
         tqdm.write(f'{outcome.status}: {outcome.task.folder.name}, {outcome.seconds:.0f} s')
         failed += [str(log_path(outcome.task.folder))] if outcome.status == 'failed' else []
     if failed:
-        raise InputError(f'{len(failed)} runs failed; what they said is in {", ".join(failed)}.')
-    print(f'To show what was found: python train_scripts/reproduce.py report --out {args.out}')
+        raise InputError(f'{len(failed)} runs failed; their output is in {", ".join(failed)}.')
+    print(f'Next, write the report: python train_scripts/reproduce.py report --out {args.out}')
 
 
 def check(args: Args) -> None:
-    """Refuse what makes no sense together, before anything is opened.
+    """Refuse invalid combinations of arguments, before anything is opened.
 
     Raises:
-        InputError: Saying what to give.
+        InputError: If there are any.
     """
     if not args.studies:
-        raise InputError('No study was named. Name some, such as table2, or say report to show what is finished.')
+        raise InputError('No study was named. Name some, such as table2, or report for a report of what is finished.')
     if 'report' in args.studies and len(args.studies) > 1:
         others = ' '.join(name for name in args.studies if name != 'report')
-        raise InputError(
-            f'report shows all that is finished, and stands alone. Make {others or "it"} first, then report.'
-        )
+        raise InputError(f'report cannot be combined with studies. Run {others or "them"} first, then report.')
     resources_of(args).check()
 
 
 def resources_of(args: Args) -> Resources:
-    """Read what the runs have to share off the command line."""
+    """Return the resources that the runs share."""
     return Resources(args.jobs, args.gpus_per_run, args.cpus_per_run, args.budget)
 
 
 def choose_runs(args: Args) -> list[Run]:
-    """List the runs of the studies that were named, each once, and note in the folder that they are made."""
+    """Return the runs of the named studies, each once, and add the studies to the history of the folder."""
     path = Path(args.scale) if args.scale.endswith('.yaml') else SCRIPTS / 'studies' / f'{args.scale}.yaml'
     matrix = read_matrix(path)
-    runs: dict[str, Run] = {}  # by their names: a run of two studies is one
+    runs: dict[str, Run] = {}  # by name: equal runs of two studies are one run
     chosen = [(name, classes) for name in args.studies for classes in args.classes or matrix.classes(name)]
     for name, classes in chosen:
         data = open_study_data(args.data, classes, args.out / 'crops')

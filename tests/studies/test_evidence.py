@@ -122,5 +122,5 @@ def test_a_run_whose_logits_are_not_those_of_its_results_is_left_out(committed, 
     _write_table(table, path)
     findings = gather(matrix, 'table3', evidence.data[table.data.sha256], evidence)
     (problem,) = findings.problems
-    assert f'{name}: its results say' in problem
+    assert f'{name}: its results have loss' in problem
     assert problem.endswith('to repeat the run.')

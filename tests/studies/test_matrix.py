@@ -65,7 +65,7 @@ def test_a_row_that_is_added_leaves_the_names_of_the_others(write, data):
     assert len(after) == 6
 
 
-def test_name_depends_on_options_seed_and_crops_and_not_on_where_the_crops_lie(write, data):
+def test_name_depends_on_options_seed_and_crops_not_on_their_folder(write, data):
     run = next(iter(read_matrix(write()).all_runs('table2', data)))
     assert replace(run, data=replace(data, source='elsewhere')).name == run.name
     assert replace(run, options=dict(reversed(run.options.items()))).name == run.name
@@ -152,7 +152,7 @@ def test_shipped_matrices_can_be_parsed_run_by_run(root, scale, data):
 
 
 @pytest.mark.parametrize(('row', 'recipe'), [('AResNet50', 'aresnet50_paper'), ('AVGG16', 'avgg16_paper')])
-def test_full_matrix_trains_as_the_papers_recipes_whatever_finetune_does_by_itself(root, data, row, recipe):
+def test_full_matrix_trains_as_the_papers_recipes(root, data, row, recipe):
     scripts = root / 'train_scripts'
     run = read_matrix(scripts / 'studies' / 'full.yaml').runs('table2', row, data)[0]
     made = flat(parse_config(run.args()))
@@ -184,7 +184,7 @@ def bent(path, value):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('studies: [', 'no YAML'),
+        ('studies: [', 'is not a YAML file'),
         ('a: 1', 'needs "studies"'),
         (bent(['studies', 'table2', 'rows'], {}), 'study table2 has no rows'),
         (

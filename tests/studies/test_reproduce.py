@@ -233,7 +233,7 @@ def test_no_run_is_started_when_the_time_is_up(root, matrix_file, tiny_crops, tm
     ('args', 'said'),
     [
         ([], 'No study was named. Name some, such as table2'),
-        (['table2', 'report'], 'report shows all that is finished, and stands alone. Make table2 first, then report.'),
+        (['table2', 'report'], 'report cannot be combined with studies. Run table2 first, then report.'),
         (['table2', '--jobs', '0'], '--jobs is 0, it must be at least 1.'),
         (['table2', '--jobs', '-1'], '--jobs is -1, it must be at least 1.'),
         (['table2', '--gpus-per-run', '-1'], '--gpus-per-run is -1, it must be at least 0.'),
@@ -242,9 +242,7 @@ def test_no_run_is_started_when_the_time_is_up(root, matrix_file, tiny_crops, tm
         (['table2', '--budget', 'nan'], '--budget is nan, it must be at least 0.'),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_a_sentence_before_anything_is_made(
-    root, matrix_file, tiny_crops, tmp_path, args, said
-):
+def test_invalid_arguments_are_refused_before_anything_is_written(root, matrix_file, tiny_crops, tmp_path, args, said):
     out = tmp_path / 'studies'
     refused = reproduce(root, *args, '--scale', matrix_file, '--data', tiny_crops, '--out', out)
     assert (refused.returncode, refused.stdout) == (1, '')
@@ -301,7 +299,7 @@ def test_a_supervised_command_gives_its_exit_status():
 
 
 @pytest.mark.skipif(shutil.which('chromium') is None, reason='there is no Chromium: apt-get install chromium')
-def test_browser_shows_every_figure_offline_and_nothing_is_wider_than_the_page(copied):
+def test_browser_shows_every_figure_offline_within_the_page(copied):
     from playwright.sync_api import sync_playwright
 
     page_file = write_report(copied)[0]

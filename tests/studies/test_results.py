@@ -197,7 +197,7 @@ def test_results_that_are_not_those_of_their_run_are_named_and_left_out(made, da
     assert said in only_problem(made, data)
 
 
-def test_an_option_that_the_study_gives_has_to_be_recorded_and_another_need_not(made, data):
+def test_only_options_of_the_study_have_to_be_recorded(made, data):
     path = first_results(made[1])
     bend(path, 'training.config.focal_gamma', delete=True)  # the study does not give it
     assert gather(made[0], 'table2', data, RunFolders(made[1])).problems == []
@@ -205,9 +205,7 @@ def test_an_option_that_the_study_gives_has_to_be_recorded_and_another_need_not(
     assert 'lr None instead of 0.001' in only_problem(made, data)
 
 
-def test_a_run_that_started_elsewhere_than_the_study_says_is_refused_and_evidence_need_not_say_where(
-    write, data, tmp_path
-):
+def test_a_run_with_other_initial_weights_is_refused(write, data, tmp_path):
     rows = {'plain': {'model': 'resnet18'}, 'ours': {'model': 'aresnet18_relmha', 'start': 'plain'}}
     run = read_matrix(write(seeds=[0], studies={'rows': {'rows': rows}})).runs('rows', 'ours', data)[0]
     path = make_run(run, tmp_path / 'runs') / 'results.json'
@@ -230,7 +228,7 @@ def test_where_a_run_was_made_and_how_its_batches_were_shared_is_free(made, data
     assert 'batch_size 4 instead of 8' in only_problem(made, data)
 
 
-def test_logits_that_are_gone_diverged_or_of_other_classes_are_named_with_what_to_do(made, data):
+def test_unusable_logits_are_named_with_what_to_do(made, data):
     file = first_results(made[1]).with_name('validation.safetensors')
     said = Predictions.load(file)
     Predictions(np.full_like(said.logits, np.nan), said.labels, said.class_names).save(file)

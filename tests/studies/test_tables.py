@@ -102,7 +102,7 @@ def test_one_seed_is_not_tested(results):
     assert study_table(results).rows[1][-1] == 'plain +0.40'
 
 
-def test_cells_are_means_and_deviations_in_percent_and_differences_in_points(results):
+def test_cells_are_percentages_and_differences_are_points(results):
     table = study_table(results)
     assert list(table.header) == ['', 'n', 'accuracy', 'F1', 'against', '95%', 'p', 'MDD']
     assert list(table.rows[1]) == [

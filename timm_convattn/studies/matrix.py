@@ -180,7 +180,7 @@ def _with_starts(run: Run) -> Iterator[Run]:
 
 
 class _StudyEntry(msgspec.Struct):
-    """A study as it is in the file."""
+    """Study in the file."""
 
     rows: dict[str, dict[str, Any]] = {}
     grid: Any = None
