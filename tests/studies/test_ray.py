@@ -29,10 +29,12 @@ def test_a_node_dies_and_every_run_is_finished_once_with_a_gpu_to_itself(root, t
     matrix.write_text(yaml.safe_dump(MATRIX, sort_keys=False))
     command = [sys.executable, Path(__file__).with_name('run_on_ray.py'), out, root / 'train_scripts' / 'reproduce.py']
     command += ['rows', '--scale', matrix, '--data', tiny_crops]
-    said = subprocess.run([*map(str, command)], env=ray_variables, capture_output=True, text=True, timeout=600)
-    assert said.returncode == 0, said.stdout + said.stderr
-    assert said.stdout.startswith('3 runs, 0 of them finished already')
-    lines = [line for line in said.stdout.splitlines() if line.startswith(('finished', 'failed', 'stopped', 'killed'))]
+    result = subprocess.run([*map(str, command)], env=ray_variables, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith('3 runs, 0 of them finished already')
+    lines = [
+        line for line in result.stdout.splitlines() if line.startswith(('finished', 'failed', 'stopped', 'killed'))
+    ]
     assert lines[0] == 'killed a node'
     assert len(lines) == 4
     assert all(line.startswith('finished: ') for line in lines[1:])
@@ -42,11 +44,11 @@ def test_a_node_dies_and_every_run_is_finished_once_with_a_gpu_to_itself(root, t
         assert epochs == list(range(1, 10))
         assert json.loads((run / 'results.json').read_text())['training']['epochs'] == 9
     logs = [run.with_name(f'{run.name}.log').read_text() for run in runs]
-    assert sum('resuming from' in log for log in logs) >= 1  # what the dead node had begun went on from its checkpoint
+    assert sum('resuming from' in log for log in logs) >= 1  # the run of the dead node was resumed
     # two GPUs, of which one dies: the last run waits for another to end, and for what it starts from
-    begun = sorted((run / 'config.yaml').stat().st_ctime for run in runs)
+    started = sorted((run / 'config.yaml').stat().st_ctime for run in runs)
     ended = sorted((run / 'results.json').stat().st_mtime for run in runs)
-    assert begun[2] > ended[0]
+    assert started[2] > ended[0]
     (ours,) = (run for run in runs if 'init_from: local-dir' in (run / 'config.yaml').read_text())
     start = Path(yaml.safe_load((ours / 'config.yaml').read_text())['init_from'].removeprefix('local-dir:')).parent
     assert (ours / 'config.yaml').stat().st_mtime > (start / 'results.json').stat().st_mtime

@@ -84,8 +84,8 @@ def test_report_states_what_it_shows_and_results_give_the_same_table(copied):
     assert table in markdown.read_text()
     assert 'AResNet50 97.07 ± 0.06' in table
     text = page.read_text()
-    for said in ('Networks of a few seconds.', 'reproduce.py table2 --scale', 'Scale: small', 'Seeds', 'Hardware'):
-        assert said in text
+    for expected in ('Networks of a few seconds.', 'reproduce.py table2 --scale', 'Scale: small', 'Seeds', 'Hardware'):
+        assert expected in text
     assert 'NaN' not in results.read_text()
     figures = re.findall(r'\]\((report_figures/[^)]+)\)', markdown.read_text())
     assert len(figures) >= 7
@@ -171,9 +171,9 @@ def test_a_study_without_finished_runs_says_so(root, copied, tmp_path):
     shutil.rmtree(copied / 'runs')
     with pytest.raises(InputError, match=r'has no finished run yet\. Continue with: python .*reproduce\.py table2'):
         write_report(copied)
-    said = reproduce(root, 'report', '--out', tmp_path / 'nothing')
-    assert (said.returncode, said.stderr.count('\n')) == (1, 1)
-    assert 'has no studies yet' in said.stderr
+    result = reproduce(root, 'report', '--out', tmp_path / 'nothing')
+    assert (result.returncode, result.stderr.count('\n')) == (1, 1)
+    assert 'has no studies yet' in result.stderr
 
 
 @pytest.mark.slow
@@ -182,11 +182,11 @@ def test_a_run_that_fails_is_named_with_its_log_and_the_others_go_on(root, studi
     (tmp_path / 'broken.yaml').write_text(text)
     shutil.copytree(studied, tmp_path / 'studies')
     args = ('table2', '--scale', tmp_path / 'broken.yaml', '--data', tiny_crops, '--out', tmp_path / 'studies')
-    said = reproduce(root, *args, '--jobs', '2')
-    assert said.returncode == 1
-    assert said.stdout.count('failed: ') == 2
-    assert said.stdout.count('finished: ') == 2
-    logs = re.findall(r'[^ ,]+\.log', said.stderr)
+    result = reproduce(root, *args, '--jobs', '2')
+    assert result.returncode == 1
+    assert result.stdout.count('failed: ') == 2
+    assert result.stdout.count('finished: ') == 2
+    logs = re.findall(r'[^ ,]+\.log', result.stderr)
     assert len(logs) == 2
     assert 'There is no model' in Path(logs[0]).read_text()
 
@@ -199,7 +199,7 @@ def test_interrupted_study_goes_on_and_ends_as_if_it_had_not_been(root, studied,
     command = [sys.executable, str(root / 'train_scripts' / 'reproduce.py'), *args, '--cpus-per-run', '1']
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background would not hear it
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=heard)
-    wait_until(lambda: list(copied.glob('runs/a*/config.yaml')))  # the first of the two has begun
+    wait_until(lambda: list(copied.glob('runs/a*/config.yaml')))  # the first of the two has started
     process.send_signal(signal.SIGINT)
     process.wait(timeout=300)
     assert not processes_with(str(copied))
@@ -224,13 +224,13 @@ def test_what_is_read_off_the_crops_alone_needs_no_run(root, matrix_file, tiny_c
 
 def test_no_run_is_started_when_the_time_is_up(root, matrix_file, tiny_crops, tmp_path):
     args = ('table2', '--scale', matrix_file, '--data', tiny_crops, '--out', tmp_path / 'studies', '--budget', '0')
-    said = reproduce(root, *args)
-    assert (said.returncode, said.stdout.count('stopped: ')) == (0, 4)
+    result = reproduce(root, *args)
+    assert (result.returncode, result.stdout.count('stopped: ')) == (0, 4)
     assert list(tmp_path.glob('studies/runs/*')) == []
 
 
 @pytest.mark.parametrize(
-    ('args', 'said'),
+    ('args', 'message'),
     [
         ([], 'No study was named. Name some, such as table2'),
         (['table2', 'report'], 'report cannot be combined with studies. Run table2 first, then report.'),
@@ -242,11 +242,13 @@ def test_no_run_is_started_when_the_time_is_up(root, matrix_file, tiny_crops, tm
         (['table2', '--budget', 'nan'], '--budget is nan, it must be at least 0.'),
     ],
 )
-def test_invalid_arguments_are_refused_before_anything_is_written(root, matrix_file, tiny_crops, tmp_path, args, said):
+def test_invalid_arguments_are_refused_before_anything_is_written(
+    root, matrix_file, tiny_crops, tmp_path, args, message
+):
     out = tmp_path / 'studies'
     refused = reproduce(root, *args, '--scale', matrix_file, '--data', tiny_crops, '--out', out)
     assert (refused.returncode, refused.stdout) == (1, '')
-    assert refused.stderr.startswith(f'error: {said}')
+    assert refused.stderr.startswith(f'error: {message}')
     assert refused.stderr.count('\n') == 1
     assert not out.exists()
 
@@ -259,10 +261,10 @@ def test_a_run_under_way_is_stopped_when_the_time_is_up_and_goes_on_later(
     run = read_matrix(matrix_file).runs('table2', 'ResNet18', data)[0]
     run = replace(run, options={**run.options, 'epochs': 12})
     task = create_task(run, tmp_path / 'runs', root / 'train_scripts' / 'finetune.py')
-    began = time.time()
+    started = time.time()
 
     def now():  # an hour passes as soon as there is something to go on from
-        return began + 3600 * bool(list(task.folder.glob('checkpoints/epoch_*')))
+        return started + 3600 * bool(list(task.folder.glob('checkpoints/epoch_*')))
 
     resources = Resources(gpus_per_run=0, cpus_per_run=1, minutes=10)
     with monkeypatch.context() as patched:

@@ -176,7 +176,7 @@ def test_a_file_that_holds_no_results_is_named_and_left_out(made, data, content)
 
 
 @pytest.mark.parametrize(
-    ('key', 'value', 'said'),
+    ('key', 'value', 'message'),
     [
         ('metrics.accuracy', 0.999, 'its results have accuracy 0.999, its logits 1.0'),
         ('metrics.macro_f1', 0.5, 'its results have macro_f1 0.5'),
@@ -192,9 +192,9 @@ def test_a_file_that_holds_no_results_is_named_and_left_out(made, data, content)
         ('data.class_names', ['person'], 'its results were measured on other crops'),
     ],
 )
-def test_results_that_are_not_those_of_their_run_are_named_and_left_out(made, data, key, value, said):
+def test_results_that_are_not_those_of_their_run_are_named_and_left_out(made, data, key, value, message):
     bend(first_results(made[1]), key, value)
-    assert said in only_problem(made, data)
+    assert message in only_problem(made, data)
 
 
 def test_only_options_of_the_study_have_to_be_recorded(made, data):
@@ -230,10 +230,10 @@ def test_where_a_run_was_made_and_how_its_batches_were_shared_is_free(made, data
 
 def test_unusable_logits_are_named_with_what_to_do(made, data):
     file = first_results(made[1]).with_name('validation.safetensors')
-    said = Predictions.load(file)
-    Predictions(np.full_like(said.logits, np.nan), said.labels, said.class_names).save(file)
+    predictions = Predictions.load(file)
+    Predictions(np.full_like(predictions.logits, np.nan), predictions.labels, predictions.class_names).save(file)
     assert 'NaN or infinite values: the run has diverged' in only_problem(made, data)
-    Predictions(said.logits, said.labels, ('a', 'b', 'c', 'd')).save(file)
+    Predictions(predictions.logits, predictions.labels, ('a', 'b', 'c', 'd')).save(file)
     assert 'wanted those of crops of person, vehicle, bicycle, dog' in only_problem(made, data)
     file.unlink()
     assert re.search(r'cannot be read as predictions .* Remove .* to repeat the run\.$', only_problem(made, data))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from filelock import FileLock
@@ -258,7 +258,7 @@ def _on_ray(
             threads = None if gpus_per_run else cpus
             return _execute(task, lambda: _is_past(deadline), threads=threads, gpus=gpus)
 
-        references: dict[str, Any] = {}
+        references: dict[str, object] = {}
         for task in tasks:
             references[task.name] = execute.remote(task, references.get(task.after or ''))
         waiting = list(references.values())

@@ -182,7 +182,7 @@ def _with_starts(run: Run) -> Iterator[Run]:
 class _StudyEntry(msgspec.Struct):
     """Study in the file."""
 
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Options] = {}
     grid: Any = None
     seeds: Any = None
     classes: Any = msgspec.field(default_factory=lambda: ['four_class'])
@@ -191,8 +191,8 @@ class _StudyEntry(msgspec.Struct):
 
 
 class _MatrixFile(msgspec.Struct):
-    studies: dict[str, Any]
-    options: dict[str, Any] | None = None
+    studies: dict[str, object]
+    options: Options | None = None
     seeds: Any = None
     about: str = ''
 
@@ -219,8 +219,7 @@ def read_matrix(path: Path) -> Matrix:
         rows = study.rows | _expand(study.grid, where)
         if not rows:
             raise InputError(f'{where} has no rows, wanted rows: {{NAME: {{model: ...}}}}.')
-        options = file.options or {}
-        arms = {row: _arm(options | entry, f'{where}, row {row}') for row, entry in rows.items()}
+        arms = {row: _arm({**(file.options or {}), **entry}, f'{where}, row {row}') for row, entry in rows.items()}
         _check_names(arms, where)
         seeds = _seeds(file.seeds if study.seeds is None else study.seeds, where)
         if study.score not in list(SCORES):
@@ -239,7 +238,7 @@ def _convert(content: object, kind: type[T], where: str) -> T:
         raise InputError(f'{where}: {error}.') from error
 
 
-def _expand(grid: Any, where: str) -> dict[str, Any]:
+def _expand(grid: Any, where: str) -> dict[str, Options]:
     """Return a row for each combination of a grid: {of: {model: ...}, num_heads: [1, 8], qk_ratio: [0.125, 1]}."""
     if grid is None:
         return {}
@@ -247,7 +246,7 @@ def _expand(grid: Any, where: str) -> dict[str, Any]:
     axes.pop('of', None)
     if not isinstance(common, dict) or not all(isinstance(values, list) for values in axes.values()):
         raise InputError(f'{where}: grid is {reprlib.repr(grid)}, wanted {{of: OPTIONS, NAME: [VALUES]}}.')
-    rows = {}
+    rows: dict[str, Options] = {}
     for values in itertools.product(*axes.values()):
         args = [f'{name}={value}' for name, value in zip(axes, values, strict=True)]
         rows[' '.join(args)] = {**common, 'model_args': [*common.get('model_args', []), *args]}
