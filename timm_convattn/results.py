@@ -98,17 +98,23 @@ class TrainingSummary:
 
 
 @dataclass(frozen=True)
-class RejectionResults:
-    """Effect of the confidence threshold that was chosen for a target error rate."""
+class Answers:
+    """Effect of a confidence threshold on a set of samples."""
 
-    target_error_rate: float
-    temperature: float
     threshold: float
     coverage: float
     num_answered: int
     accuracy: float | None
     """None if no sample is answered."""
     error_rate: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectionResults(Answers):
+    """Effect of the confidence threshold that was chosen for a target error rate."""
+
+    target_error_rate: float
+    temperature: float
 
 
 class RunResults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -152,18 +158,6 @@ class Difference:
     """Whether neither interval contains zero."""
     significant: bool = False
     """Whether that is so and the adjusted p value is below 5%."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Effect of a confidence threshold on a set of samples."""
-
-    threshold: float
-    coverage: float
-    num_answered: int
-    accuracy: float | None
-    """None if no sample is answered."""
-    error_rate: float | None
 
 
 @dataclass(frozen=True)

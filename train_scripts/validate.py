@@ -76,7 +76,7 @@ def main(args: Args) -> None:
     if rejection is not None and args.reject_at is not None:
         confidences = confidence(predictions.logits, rejection.temperature)
         answers = selective_metrics(confidences, predictions.hits, threshold)
-        found = RejectionResults(args.reject_at, rejection.temperature, **asdict(answers))
+        found = RejectionResults(**asdict(answers), target_error_rate=args.reject_at, temperature=rejection.temperature)
         results = msgspec.structs.replace(results, rejection=found)
         print(format_answers(answers, args.reject_at))
         if args.rejected is not None:

@@ -29,7 +29,7 @@ def computed(committed):
     found = {}
     for entry in read_history(evidence.folder):
         matrix = read_matrix(evidence.folder / entry.matrix)
-        findings = gather(matrix, entry.study, evidence.data[entry.source], evidence)
+        findings = gather(matrix, entry.study, evidence.data[entry.source], evidence.runs)
         assert findings.problems == []
         found[f'{entry.study}_{findings.data.name}_{matrix.scale}.json'] = summarize(findings, matrix.scale)
     return found
@@ -61,7 +61,7 @@ def test_every_table_in_readme_and_docs_is_computed_from_the_evidence(root, comm
 def test_results_of_a_study_are_computed_from_the_evidence(committed, study):
     evidence = read_evidence(committed)
     (data,) = (data for data in evidence.data.values() if data.name == 'thermal_scenes')
-    findings = gather(read_matrix(evidence.folder / 'cpu.yaml'), study, data, evidence)
+    findings = gather(read_matrix(evidence.folder / 'cpu.yaml'), study, data, evidence.runs)
     kept = read_results(committed / f'{study}_thermal_scenes_cpu.json', StudyResults)
     assert_same(asdict(summarize(findings, 'cpu')), asdict(kept), study)
 
@@ -120,7 +120,7 @@ def test_a_run_whose_logits_are_not_those_of_its_results_is_left_out(committed, 
     name = matrix.runs('table3', 'AResNet18, relative', table.data)[0].name
     table.logits[name] = -table.logits[name]
     _write_table(table, path)
-    findings = gather(matrix, 'table3', evidence.data[table.data.sha256], evidence)
+    findings = gather(matrix, 'table3', evidence.data[table.data.sha256], evidence.runs)
     (problem,) = findings.problems
     assert f'{name}: its results have loss' in problem
-    assert problem.endswith('to repeat the run.')
+    assert problem.endswith('to repeat it.')

@@ -22,7 +22,7 @@ from timm_convattn.results import PaperResult, StudyResults, read_results
 from timm_convattn.studies import execution, supervise
 from timm_convattn.studies.data import open_study_data
 from timm_convattn.studies.execution import Resources, create_task, execute_all, log_path
-from timm_convattn.studies.findings import RunFolders, gather
+from timm_convattn.studies.findings import gather, run_folders
 from timm_convattn.studies.matrix import read_matrix
 from timm_convattn.studies.report import write_report
 from timm_convattn.studies.tables import as_markdown, study_table
@@ -57,7 +57,7 @@ def test_every_run_is_finished_and_is_not_repeated(root, studied, matrix_file, t
 def test_findings_are_those_of_the_runs(studied, matrix_file, tiny_crops):
     matrix = read_matrix(matrix_file)
     data = open_study_data(str(tiny_crops), 'four_class', studied / 'crops')
-    findings = gather(matrix, 'table2', data, RunFolders(studied / 'runs'))
+    findings = gather(matrix, 'table2', data, run_folders(studied / 'runs'))
     assert (findings.unfinished, findings.problems) == (0, [])
     assert [len(runs) for runs in findings.arms.values()] == [2, 2]
     scores = {row: findings.scores(row) for row in findings.arms}
@@ -164,7 +164,7 @@ def test_damaged_foreign_and_missing_runs_are_named_and_left_out(copied, matrix_
     assert 'No run of this study is finished yet; 2 are missing.' in page
     shutil.copy(sorted(copied.glob('runs/a*/validation.safetensors'))[0], plain[1].parent / 'validation.safetensors')
     data = open_study_data(str(tiny_crops), 'four_class', copied / 'crops')
-    assert gather(read_matrix(matrix_file), 'table2', data, RunFolders(copied / 'runs')).arms['AResNet18'] == []
+    assert gather(read_matrix(matrix_file), 'table2', data, run_folders(copied / 'runs')).arms['AResNet18'] == []
 
 
 def test_a_study_without_finished_runs_says_so(root, copied, tmp_path):

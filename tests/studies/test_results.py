@@ -16,7 +16,7 @@ from timm_convattn.redact import strip_local_paths
 from timm_convattn.studies import sections
 from timm_convattn.studies.data import open_study_data
 from timm_convattn.studies.evidence import read_evidence
-from timm_convattn.studies.findings import RunFolders, gather, read_run
+from timm_convattn.studies.findings import gather, read_run, run_folders
 from timm_convattn.studies.history import read_history
 from timm_convattn.studies.matrix import read_matrix
 from timm_convattn.studies.report import write_report
@@ -106,7 +106,7 @@ def first_results(runs):
 def only_problem(made, data):
     """Gather, and give the one sentence about what was left out."""
     matrix, runs = made
-    findings = gather(matrix, 'table2', data, RunFolders(runs))
+    findings = gather(matrix, 'table2', data, run_folders(runs))
     assert [len(finished) for finished in findings.arms.values()] == [2, 1]
     (problem,) = findings.problems
     assert 'to repeat the run.' in problem
@@ -114,7 +114,7 @@ def only_problem(made, data):
 
 
 def read(run, runs):
-    return read_run(run, RunFolders(runs), run.data.validation_labels_and_frames()[0])
+    return read_run(run, run_folders(runs), run.data.validation_labels_and_frames()[0])
 
 
 def refusal(made, data):
@@ -128,14 +128,14 @@ def refusal(made, data):
 def test_a_run_that_is_left_out_is_named_below_the_table_of_the_others(made, data):
     bend(first_results(made[1]), 'metrics.macro_f1', delete=True)
     assert 'missing required field `macro_f1` - at `$.metrics`' in only_problem(made, data)
-    table = study_table(summarize(gather(made[0], 'table2', data, RunFolders(made[1])), 'small'))
+    table = study_table(summarize(gather(made[0], 'table2', data, run_folders(made[1])), 'small'))
     assert table.notes[-1].startswith('Left out: aresnet18_relmha-s0-')
     assert [cells[:2] for cells in table.rows] == [('ResNet18', '2'), ('AResNet18', '1')]
 
 
 def test_runs_that_fit_have_no_problem(made, data):
     matrix, runs = made
-    findings = gather(matrix, 'table2', data, RunFolders(runs))
+    findings = gather(matrix, 'table2', data, run_folders(runs))
     assert (findings.problems, findings.unfinished) == ([], 0)
     assert summarize(findings, 'small').arms[1].difference.seeds == 2
 
@@ -200,7 +200,7 @@ def test_results_that_are_not_those_of_their_run_are_named_and_left_out(made, da
 def test_only_options_of_the_study_have_to_be_recorded(made, data):
     path = first_results(made[1])
     bend(path, 'training.config.focal_gamma', delete=True)  # the study does not give it
-    assert gather(made[0], 'table2', data, RunFolders(made[1])).problems == []
+    assert gather(made[0], 'table2', data, run_folders(made[1])).problems == []
     bend(path, 'training.config.lr', delete=True)
     assert 'lr None instead of 0.001' in only_problem(made, data)
 
@@ -223,7 +223,7 @@ def test_where_a_run_was_made_and_how_its_batches_were_shared_is_free(made, data
     for key, value in {'data': '/elsewhere', 'output': '/elsewhere/x', 'threads': 7, 'batch_size': 4}.items():
         bend(path, f'training.config.{key}', value)
     bend(path, 'environment.hardware.processes', 2)
-    assert gather(made[0], 'table2', data, RunFolders(made[1])).problems == []
+    assert gather(made[0], 'table2', data, run_folders(made[1])).problems == []
     bend(path, 'environment.hardware.processes', 1)
     assert 'batch_size 4 instead of 8' in only_problem(made, data)
 
@@ -288,7 +288,7 @@ def test_two_matrices_of_one_name_are_refused_unless_they_are_the_same(write, da
 
 def test_damaged_weights_are_told_and_the_rest_is_shown(made, data):
     matrix, runs = made
-    findings = gather(matrix, 'table2', data, RunFolders(runs))
+    findings = gather(matrix, 'table2', data, run_folders(runs))
     folder = findings.arms['AResNet18'][0].folder / 'model'
     folder.mkdir()
     (folder / 'config.json').write_text('{"architecture": "aresnet18_relmha", "num_classes": 4}')
@@ -313,7 +313,7 @@ def test_evidence_and_results_files_contain_no_local_paths(write, data, tmp_path
         assert str(tmp_path).encode() not in file.read_bytes(), file
         assert str(data.source).encode() not in file.read_bytes(), file
     evidence = read_evidence(results)
-    (kept_run,) = map(evidence.read_results, evidence.results)
+    (kept_run,) = map(evidence.runs.read_results, evidence.results)
     config = kept_run.training.config
     assert config['data'] == 'crops'
     assert kept_run.environment.command == f'finetune.py --data crops --output={config["output"]}'

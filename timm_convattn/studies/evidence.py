@@ -29,7 +29,7 @@ from timm_convattn.predictions import Predictions
 from timm_convattn.redact import strip_local_paths
 from timm_convattn.results import RunResults, parse_results
 from timm_convattn.studies.data import StudyData
-from timm_convattn.studies.findings import FinishedRun, Split
+from timm_convattn.studies.findings import FinishedRun, Runs, Split
 from timm_convattn.studies.history import Entry, read_history, write_history
 
 __all__ = ['FOLDER', 'Evidence', 'add_evidence', 'read_evidence', 'restore_runs', 'unique_names']
@@ -73,12 +73,13 @@ class Evidence:
     data: Mapping[str, StudyData]
     """Hash of a data set -> the data set."""
 
-    def read_results(self, name: str) -> RunResults | None:
-        """Return the results of a run, None if it is not finished.
+    @property
+    def runs(self) -> Runs:
+        """The runs."""
+        remedy = f'Restore {self.folder}, or remove the run from it to repeat it.'
+        return Runs(self.folder, self._read_results, self.read_predictions, lambda _: remedy)
 
-        Raises:
-            InputError: If they cannot be read.
-        """
+    def _read_results(self, name: str) -> RunResults | None:
         content = self.results.get(name)
         return None if content is None else parse_results(content, RunResults, self.folder / RUNS)
 
@@ -93,10 +94,6 @@ class Evidence:
             raise InputError(f'{self.folder} has no logits of {name} on its split {split}.')
         table = _read_table(path, [name])
         return Predictions(table.logits[name], table.labels, table.data.class_names)
-
-    def remedy(self, name: str) -> str:
-        """Return what to do about a run that cannot be used."""
-        return f'Restore {self.folder}, or remove the run {name} from it to repeat the run.'
 
 
 def read_evidence(results: Path) -> Evidence:

@@ -2,10 +2,10 @@
 
 import math
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -20,62 +20,34 @@ from timm_convattn.studies.matrix import Matrix, Run, Study
 from timm_convattn.studies.statistics import adjust, compare, counts_by_frame
 from timm_convattn.training.evaluation import score
 
-__all__ = ['Findings', 'FinishedRun', 'RunFolders', 'Runs', 'Split', 'gather', 'read_run']
+__all__ = ['Findings', 'FinishedRun', 'Runs', 'Split', 'gather', 'read_run', 'run_folders']
 
 Split = Literal['validation', 'held_out']
 
 
-class Runs(Protocol):
-    """Finished runs by name, however they are stored."""
-
-    @property
-    def folder(self) -> Path:
-        """Folder of all runs."""
-
-    def read_results(self, name: str) -> RunResults | None:
-        """Return the results of a run, None if it is not finished.
-
-        Raises:
-            InputError: If they cannot be read.
-        """
-
-    def read_predictions(self, name: str, split: Split) -> Predictions:
-        """Return the logits of a run.
-
-        Raises:
-            InputError: If there are none.
-        """
-
-    def remedy(self, name: str) -> str:
-        """Return what to do about a run that cannot be used."""
-
-
 @dataclass(frozen=True)
-class RunFolders:
-    """Runs in folders of their own, as finetune.py writes them."""
+class Runs:
+    """Access to finished runs by name, however they are stored."""
 
     folder: Path
+    read_results: Callable[[str], RunResults | None]
+    """Returns the results of a run, None if it is not finished."""
+    read_predictions: Callable[[str, Split], Predictions]
+    remedy: Callable[[str], str]
+    """Returns what to do about a run that cannot be used."""
 
-    def read_results(self, name: str) -> RunResults | None:
-        """Return the results of a run, None if it is not finished.
 
-        Raises:
-            InputError: If they cannot be read.
-        """
-        path = self.folder / name / 'results.json'
+def run_folders(folder: Path) -> Runs:
+    """Return the runs in a folder, where finetune.py has written them."""
+
+    def read_run_results(name: str) -> RunResults | None:
+        path = folder / name / 'results.json'
         return read_results(path, RunResults) if path.is_file() else None
 
-    def read_predictions(self, name: str, split: Split) -> Predictions:
-        """Return the logits of a run.
+    def read_predictions(name: str, split: Split) -> Predictions:
+        return Predictions.load(folder / name / f'{split}.safetensors')
 
-        Raises:
-            InputError: If there are none.
-        """
-        return Predictions.load(self.folder / name / f'{split}.safetensors')
-
-    def remedy(self, name: str) -> str:
-        """Return what to do about a run that cannot be used."""
-        return f'Remove {self.folder / name} to repeat the run.'
+    return Runs(folder, read_run_results, read_predictions, lambda name: f'Remove {folder / name} to repeat the run.')
 
 
 @dataclass(frozen=True)

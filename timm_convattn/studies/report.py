@@ -11,7 +11,7 @@ from timm_convattn.errors import InputError
 from timm_convattn.results import write_results
 from timm_convattn.studies.data import StudyData, open_study_data
 from timm_convattn.studies.evidence import Evidence, add_evidence, read_evidence, unique_names
-from timm_convattn.studies.findings import Findings, FinishedRun, RunFolders, Runs, gather
+from timm_convattn.studies.findings import Findings, FinishedRun, gather, run_folders
 from timm_convattn.studies.history import Entry, read_history
 from timm_convattn.studies.matrix import PARTS, Matrix, read_matrix
 from timm_convattn.studies.page import Chapter, Report, Section, write_pages
@@ -106,7 +106,7 @@ def _gather(
         opened.setdefault(data.sha256, data)  # the same crops can be in two folders
         here = [entry for entry in entries if (entry.source, entry.classes) == (source, classes)]
         by_data.setdefault(data.sha256, []).extend(here)
-    runs: Runs = RunFolders(out / 'runs') if evidence is None else evidence
+    runs = run_folders(out / 'runs') if evidence is None else evidence.runs
     found = []
     for sha256, data in opened.items():
         studies, removed = _studies(by_data[sha256], matrices)
