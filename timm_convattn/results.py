@@ -259,13 +259,18 @@ class StudyDataset:
     """Crops that a study was run on."""
 
     name: str
+    """Short name for files: the folder or repository, and the classes unless there are four."""
     origin: str
+    """Where the frames are from."""
     classes: str
-    class_names: list[str]
+    """four_class or two_class."""
+    class_names: tuple[str, ...]
     counts: dict[str, dict[str, int]]
     """Split -> class -> crops."""
     sha256: str
+    """Hash of all crops and labels of both splits."""
     validation_sha256: str
+    """Hash of those of the validation split, as in the results of runs."""
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def assert_same(found, wanted, where):
 
 @pytest.mark.parametrize('frames', [['b', 'a', 'b'], [None] * 3])
 def test_a_table_of_crops_is_read_as_it_was_written(tmp_path, frames):
-    data = StudyData('x', None, None, 'two_class', 'me', ('person', 'vehicle'), {'train': {}}, 'a' * 64, 'b' * 64)
+    data = StudyData('x', 'me', 'two_class', ('person', 'vehicle'), {'train': {}}, 'a' * 64, 'b' * 64)
     logits = np.array([[1e-45, -0.0], [3.4e38, 0.1], [1 / 3, -7]], np.float32)
     labels = np.array([0, 1, 1])
     path = tmp_path / 'x.parquet'

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from timm_convattn.data.crops import CLASSES, Classes, built_crops, narrow_crops
 from timm_convattn.data.sources import class_names_of, content_hash, describe_origin, open_crops, scene_crops
 from timm_convattn.data.splits import hold_out_frames
 from timm_convattn.errors import InputError
+from timm_convattn.redact import strip_local_paths
+from timm_convattn.results import StudyDataset
 
 __all__ = ['StudyData', 'open_study_data']
 
@@ -23,29 +25,22 @@ SPLITS = ('train', 'validation')
 
 
 @dataclass(frozen=True)
-class StudyData:
-    """A data set of crops."""
+class StudyData(StudyDataset):
+    """A data set of crops, and where they are."""
 
-    name: str
-    """Short name for files: the folder or repository, and the classes unless there are four."""
-    source: str | None
+    source: str | None = None
     """Folder or id on the Hub, as finetune.py takes it; None for the embedded scenes."""
-    configuration: str | None
+    configuration: str | None = None
     """Configuration of a data set on the Hub."""
-    classes: str
-    """four_class or two_class."""
-    origin: str
-    """Where the frames are from."""
-    class_names: tuple[str, ...]
-    counts: dict[str, dict[str, int]]
-    """Split -> class -> crops."""
-    sha256: str
-    """Hash of all crops and labels of both splits."""
-    validation_sha256: str
-    """Hash of those of the validation split, as in results files."""
     kept: Mapping[float | None, Path] | None = None
     """If only evidence of the crops is available: share of held-out frames (None: the validation split) -> Parquet file
     with labels and frames."""
+
+    @property
+    def description(self) -> StudyDataset:
+        """The data set without local paths."""
+        values = {each.name: getattr(self, each.name) for each in fields(StudyDataset)}
+        return StudyDataset(**{**values, 'origin': strip_local_paths(self.origin)})
 
     @property
     def num_train(self) -> int:

@@ -220,8 +220,7 @@ def _add(
 def _read_facts(schema: pa.Schema) -> tuple[StudyData, float | None]:
     facts = json.loads(schema.metadata[FACTS])
     hold_out = facts.pop('hold_out')
-    data = StudyData(source=None, configuration=None, **{**facts, 'class_names': tuple(facts['class_names'])})
-    return data, hold_out
+    return StudyData(**{**facts, 'class_names': tuple(facts['class_names'])}), hold_out
 
 
 def _read_table(path: Path, names: Sequence[str] | None = None) -> CropTable:
@@ -242,8 +241,7 @@ def _logits(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
 
 def _write_table(table: CropTable, path: Path) -> None:
     num_classes = len(table.data.class_names)
-    facts = {key: value for key, value in asdict(table.data).items() if key not in ('source', 'configuration', 'kept')}
-    facts |= {'origin': strip_local_paths(table.data.origin), 'hold_out': table.hold_out}
+    facts = asdict(table.data.description) | {'hold_out': table.hold_out}
     columns = {'label': pa.array(table.labels), 'frame': pa.array(table.frames, pa.string())}
     for name, logits in sorted(table.logits.items()):
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), num_classes)

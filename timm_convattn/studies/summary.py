@@ -9,7 +9,6 @@ import numpy.typing as npt
 from timm_convattn.environment import Environment
 from timm_convattn.errors import InputError
 from timm_convattn.paper import TABLE_2
-from timm_convattn.redact import strip_local_paths
 from timm_convattn.rejection import Rejection
 from timm_convattn.results import (
     Arm,
@@ -17,7 +16,6 @@ from timm_convattn.results import (
     Difference,
     PaperResult,
     SelectiveResults,
-    StudyDataset,
     StudyEnvironment,
     StudyResults,
     Summary,
@@ -63,21 +61,13 @@ def summarize(findings: Findings, scale: str) -> StudyResults:
         findings: The finished runs.
         scale: Name of the matrix.
     """
-    study, data, differences = findings.study, findings.data, findings.differences()
+    study, differences = findings.study, findings.differences()
     return StudyResults(
         study=study.name,
         title=study.title,
         scale=scale,
         score=study.score,
-        data=StudyDataset(
-            name=data.name,
-            origin=strip_local_paths(data.origin),
-            classes=data.classes,
-            class_names=list(data.class_names),
-            counts=data.counts,
-            sha256=data.sha256,
-            validation_sha256=data.validation_sha256,
-        ),
+        data=findings.data.description,
         arms=[_arm(findings, name, differences.get(name)) for name, runs in findings.arms.items() if runs],
         missing_arms=[name for name, runs in findings.arms.items() if not runs],
         unfinished=findings.unfinished,
