@@ -85,7 +85,6 @@ def measure_models(
 
 
 def _compare_costs(network: Network, peer: Network, size: int) -> Comparison:
-    """Compare the multiply-accumulates of one image."""
     ours, theirs = (measure_complexity(each.create('meta'), size).macs / 1e9 for each in (network, peer))
     return compare_values(f'{network.title}, {size} px', peer.title, ours, theirs, 'GMAC')
 

@@ -1,1 +1,1 @@
-"""Studies: matrices of fine-tuning runs, how they are run, and what is read off them."""
+"""Studies: plan (matrix, data, history), run (execution), read (findings, evidence, statistics, summary), write (report)."""

@@ -197,7 +197,6 @@ def _read_predictions(run: Run, runs: Runs, split: Split) -> Predictions:
 
 
 def _check_metrics(metrics: Metrics, predictions: Predictions) -> None:
-    """Compare the metrics of a run with those of its logits."""
     recorded = msgspec.to_builtins(metrics)
     for key, value in msgspec.to_builtins(score(predictions)).items():
         if not _agree(recorded[key], value):

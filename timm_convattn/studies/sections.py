@@ -163,7 +163,6 @@ def _draw_attention(crops: Any, run: FinishedRun, each: int = 5) -> Figure:
 
 
 def _selective_section(findings: Findings, results: StudyResults, selections: Selections) -> Section:
-    """Return the selective classification of runs with held-out frames."""
     arm, (run, selection) = next((arm, pairs[0]) for arm, pairs in selections.items())
     curves = draw_risk_coverage({arm: [each for _, each in pairs] for arm, pairs in selections.items()})
     areas = [
