@@ -1,1 +1,1 @@
-"""Studies: plan (matrix, data, history), run (execution), read (findings, evidence, statistics, summary), write (report)."""
+"""Studies: plan (matrix, data, history), run (execution), read (findings, evidence, statistics), write (report)."""
