@@ -308,10 +308,10 @@ class Hub:
             Route(f'{repo}/commit/{{revision}}', self.commit, methods=['POST']),
         ]
         for prefix in ('/datasets', ''):
-            place = f'{prefix}/{{owner}}/{{name}}'
+            repository = f'{prefix}/{{owner}}/{{name}}'
             routes += [
-                Route(f'{place}.git/info/lfs/objects/batch', self.lfs_batch, methods=['POST']),
-                Route(f'{place}/resolve/{{revision}}/{{path:path}}', self.resolve),
+                Route(f'{repository}.git/info/lfs/objects/batch', self.lfs_batch, methods=['POST']),
+                Route(f'{repository}/resolve/{{revision}}/{{path:path}}', self.resolve),
             ]
         app = Starlette(routes=routes, exception_handlers={Refused: lambda request, refused: refused.response})
         return self.with_faults(app)

@@ -116,16 +116,16 @@ def write_frames(folder, num_frames, boxes_per_frame):
     return writer.folder
 
 
-def test_a_hundred_thousand_crops_build_and_train_in_the_memory_of_ten_thousand(root, tmp_path):
+def test_100_000_crops_build_and_train_in_the_memory_of_10_000(root, tmp_path):
     peaks = {}
     for frames in (100, 1_000):
-        place = tmp_path / str(frames)
-        flir = write_frames(place / 'flir', frames, boxes_per_frame=100)
-        built = peak(root, 'build_dataset.py', '--flir-root', flir, '--out', place / 'crops')
+        folder = tmp_path / str(frames)
+        flir = write_frames(folder / 'flir', frames, boxes_per_frame=100)
+        built = peak(root, 'build_dataset.py', '--flir-root', flir, '--out', folder / 'crops')
         model = ['--model', 'test_vit', '--img-size', 32, '--in-chans', 1, '--batch-size', 1_000, '--threads', 1]
         epochs = ['--epochs', 1, '--hflip', 0, '--rotation', 0, '--shear', 0]
-        run = place / 'run'
-        trained = peak(root, 'finetune.py', '--data', place / 'crops', '--output', run, *model, *epochs)
+        run = folder / 'run'
+        trained = peak(root, 'finetune.py', '--data', folder / 'crops', '--output', run, *model, *epochs)
         peaks[frames] = (built, trained)
         assert sum(json.loads((run / 'results.json').read_text())['training']['crops'].values()) == 100 * frames
     # 90,000 crops more: their PNGs are 70 MB, their pixels at 32 x 32 are 92 MB, both mapped files that count while

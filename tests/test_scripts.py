@@ -30,7 +30,7 @@ def short_run(root, tmp_path_factory):
     return folder, finished
 
 
-def test_quickstart_runs_under_accelerate_launch_and_prints_a_line_an_epoch(short_run):
+def test_quickstart_runs_under_accelerate_and_prints_a_line_per_epoch(short_run):
     folder, finished = short_run
     lines = [line for line in finished.stdout.splitlines() if line.startswith('epoch ')]
     assert len(lines) == 1

@@ -39,7 +39,7 @@ Network = TypedDict(
 
 
 class ModelDescription(TypedDict):
-    """A model in the form of its `config.json`."""
+    """A model as its `config.json` describes it."""
 
     architecture: str
     num_classes: int

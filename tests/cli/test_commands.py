@@ -85,7 +85,7 @@ def test_the_table_equals_what_a_built_model_is(cli, name):
         assert [row['macs_small'], row['macs']] == list(network['macs'].values())
 
 
-def test_a_saved_model_is_read_as_it_is_built(model_folder):
+def test_a_saved_models_description_is_that_of_the_built_model(model_folder):
     read = read_record(str(model_folder))
     assert read == json.loads(json.dumps(build_record(str(model_folder))))
     assert read['num_classes'] == 4

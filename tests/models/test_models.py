@@ -267,7 +267,7 @@ def test_position_table_of_another_attention_is_refused(tmp_path):
         pretrained('aresnet18_relmha', tmp_path / 'weights.pth', num_classes=4)
 
 
-def test_checkpoint_of_another_family_is_refused_even_without_its_classifier(tmp_path):
+def test_checkpoint_of_another_family_is_refused_without_classifier_too(tmp_path):
     torch.save(timm.create_model('resnet34').state_dict(), tmp_path / 'weights.pth')
     overlay = dict(file=str(tmp_path / 'weights.pth'))
     with pytest.raises(ValueError, match=r'does not fit this model: the model has no layer1.2'):
