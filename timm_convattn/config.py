@@ -46,6 +46,8 @@ Count = Annotated[int, Meta(ge=1)]
 CountOrZero = Annotated[int, Meta(ge=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
 
+NEEDS_LABELS = 'needs all labels before training, which a stream does not have'
+
 
 class Trait(Enum):
     """Fact about an option beyond its type and bounds, stated once in its annotation."""
@@ -208,27 +210,21 @@ class Config:
             raise InputError(f'lr_decay is {self.train.lr_decay}, which only schedule inverse_time reads.')
         if self.model.pretrained and self.model.init_from:
             raise InputError('pretrained and init_from both name the initial weights: leave one of them out.')
-        if self.data.streaming:
-            self._check_streaming()
+        self._check_streaming()
         channels = self.model.in_chans
         for key, values in (('mean', self.model.mean), ('std', self.model.std)):
             if values is not None and len(values) not in (1, channels):
                 raise InputError(f'{key} has {len(values)} numbers, wanted 1 or in_chans={channels}.')
 
     def _check_streaming(self) -> None:
-        if self.data.num_workers:
-            raise InputError(
-                f'num_workers is {self.data.num_workers}, but a stream is read by one process: leave one of them out.'
-            )
-        needs_all = {
-            'hold_out': self.data.hold_out > 0,
-            'sampling balanced': self.train.sampling == 'balanced',
-            'loss logit_adjusted': self.train.loss == 'logit_adjusted',
+        reasons = {
+            f'num_workers is {self.data.num_workers}, but a stream is read by one process': self.data.num_workers > 0,
+            f'hold_out {NEEDS_LABELS}': self.data.hold_out > 0,
+            f'sampling balanced {NEEDS_LABELS}': self.train.sampling == 'balanced',
+            f'loss logit_adjusted {NEEDS_LABELS}': self.train.loss == 'logit_adjusted',
         }
-        for option in (option for option, given in needs_all.items() if given):
-            raise InputError(
-                f'{option} needs all labels before training, which a stream does not have: leave one of them out.'
-            )
+        for reason in (reason for reason, applies in reasons.items() if applies and self.data.streaming):
+            raise InputError(f'{reason}: leave one of them out.')
 
 
 def _options() -> Iterator[tuple[str, str, Any]]:
@@ -258,12 +254,9 @@ def _plain(value: Any) -> Any:
 
 
 def parse_config(args: Sequence[str], base: Config | None = None, description: str | None = None) -> Config:
-    """Parse a command line: options, on top of the recipe that `--config` names, on top of the defaults.
+    """Parse a command line on top of `base`, by default the recipe that `--config` names on top of the defaults.
 
-    Args:
-        args: The command line.
-        base: The defaults. None: those of the recipe.
-        description: What the program does, for `--help`, which shows the defaults that the call would use.
+    `--help` prints the description of the program and the values of the base.
 
     Raises:
         InputError: If the recipe is not valid, or options contradict each other.
@@ -296,11 +289,7 @@ def read_recipe(path: Path) -> Config:
 
 
 def build_config(options: Mapping[str, object], where: str) -> Config:
-    """Return the defaults with some options changed; values are converted to the types of their options.
-
-    Args:
-        options: Values, as read from YAML, by the name of the option.
-        where: Where they come from, for the message.
+    """Return the defaults with some options changed to values from YAML; messages state where these come from.
 
     Raises:
         InputError: If a name is unknown, or a value is not valid for its option.
@@ -344,12 +333,9 @@ def _in_words(annotation: Any) -> str:
 
 def options_as_args(options: Mapping[str, OptionValue]) -> list[str]:
     """Return the arguments that set options to these values."""
-    return [arg for key, value in options.items() for arg in _as_option(key, value)]
-
-
-def _as_option(key: str, value: OptionValue) -> list[str]:
-    flag = key.replace('_', '-')
-    if isinstance(value, bool):
-        return [f'--{flag}' if value else f'--no-{flag}']
-    values = value if isinstance(value, list) else [value]
-    return [f'--{flag}', *(str(item) for item in values)]
+    args = []
+    for key, value in options.items():
+        flag = key.replace('_', '-')
+        values = [] if isinstance(value, bool) else value if isinstance(value, list) else [value]
+        args += [f'--no-{flag}' if value is False else f'--{flag}', *map(str, values)]
+    return args

@@ -119,20 +119,8 @@ def test_run_killed_twenty_times_ends_as_an_uninterrupted_one(root, tiny_crops, 
 
 def test_preempted_run_exits_with_the_code_of_its_signal_and_resumes(root, tiny_crops, tmp_path):
     script, said, run = root / 'train_scripts' / 'finetune.py', tmp_path / 'said.txt', tmp_path / 'run'
-    options = [
-        '--model',
-        'test_resnet',
-        '--data',
-        tiny_crops,
-        '--img-size',
-        32,
-        '--batch-size',
-        4,
-        '--ema',
-        '--keep',
-        1,
-    ]
-    options += ['--schedule', 'constant', '--threads', 1]
+    options = ['--model', 'test_resnet', '--data', tiny_crops, '--img-size', 32, '--batch-size', 4]
+    options += ['--ema', '--keep', 1, '--schedule', 'constant', '--threads', 1]
     process = start_script(script, *options, '--epochs', 300, '--output', run, output=said)
     wait_for((run / 'log.jsonl').exists, process)
     process.terminate()

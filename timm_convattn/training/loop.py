@@ -82,14 +82,15 @@ class Training:
         validation = evaluation_loader(splits.validation, preprocessing, num_workers=config.data.num_workers)
         model = self._convert(model)
         # EMA warm-up: the initial variances of batch norms, which are 1, would dominate the average of a short run
-        self.averaged = ModelEmaV3(model, decay=config.train.ema_decay, use_warmup=True) if config.train.ema else None
+        self.ema = ModelEmaV3(model, decay=config.train.ema_decay, use_warmup=True) if config.train.ema else None
         # FSDP shards the model itself; this copy gathers its weights
         self.gathered = copy.deepcopy(model) if accelerator.distributed_type == DistributedType.FSDP else None
         self.model, self.optimizer, self.loader, self.validation = accelerator.prepare(
             model, optimizer, loader, validation
         )
-        if self.averaged is not None:
-            self.averaged.to(accelerator.device)
+        self.averaged: nn.Module | None = None
+        if self.ema is not None:
+            self.averaged = self.ema.to(accelerator.device).module
         self.steps_per_epoch = math.ceil(len(self.loader) / config.train.gradient_accumulation)
         counts = [] if config.data.streaming else list(splits.class_counts().values())
         self.criterion = create_loss(config.train, counts).to(accelerator.device)
@@ -132,10 +133,7 @@ class Training:
                 self.gathered.load_state_dict(state)
             return self.gathered
         unwrapped: nn.Module = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        return self._averaged_model() or unwrapped
-
-    def _averaged_model(self) -> nn.Module | None:
-        return None if self.averaged is None else self.averaged.module
+        return self.averaged or unwrapped
 
     def _calibrate(self, model: nn.Module, loader: DataLoader[Any]) -> None:
         """Set the statistics of new batch norms, so that pretrained layers get inputs of the usual scale."""
@@ -199,8 +197,8 @@ class Training:
         progress.batch += 1
         if accelerator.sync_gradients:
             progress.step += 1
-            if self.averaged is not None:
-                self.averaged.update(accelerator.unwrap_model(self.model), step=progress.step)
+            if self.ema is not None:
+                self.ema.update(accelerator.unwrap_model(self.model), step=progress.step)
         return loss.detach()
 
     def _finish_epoch(self) -> None:
@@ -228,11 +226,11 @@ class Training:
     def _share_statistics(self) -> None:
         """Copy the batch norm statistics of the main process to the others, which have seen other crops."""
         if self.accelerator.num_processes > 1:
-            for model in filter(None, (self.accelerator.unwrap_model(self.model), self._averaged_model())):
+            for model in filter(None, (self.accelerator.unwrap_model(self.model), self.averaged)):
                 distribute_bn(model, self.accelerator.num_processes, reduce=False)
 
     def _validate(self) -> dict[str, float]:
-        model = self._averaged_model() or self.model
+        model = self.averaged or self.model
         metrics = score(predict(model, self.validation, self.accelerator, self.splits.class_names))
         return {
             'validation_loss': metrics.loss,
@@ -257,7 +255,7 @@ class Training:
 
     def _save(self) -> Path:
         return save_checkpoint(
-            self.accelerator, self.folder / 'checkpoints', self.progress, self._averaged_model(), self.config.run.keep
+            self.accelerator, self.folder / 'checkpoints', self.progress, self.averaged, self.config.run.keep
         )
 
     def _interrupt(self, stop: StopSignals) -> None:
@@ -272,7 +270,7 @@ class Training:
         """Load the newest checkpoint of the run, if any, and cut the log back to it."""
         checkpoint = newest_checkpoint(self.accelerator, self.folder / 'checkpoints')
         if checkpoint is not None:
-            self.progress = load_checkpoint(self.accelerator, checkpoint, self.model, self._averaged_model())
+            self.progress = load_checkpoint(self.accelerator, checkpoint, self.model, self.averaged)
             self.accelerator.print(f'resuming from {checkpoint}')
             if self.progress.epoch >= self.config.train.epochs:
                 self.accelerator.print('all epochs are done, only the evaluation is repeated; --epochs N trains longer')

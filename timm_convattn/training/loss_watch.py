@@ -25,13 +25,7 @@ class LossWatch:
         self._pending: list[tuple[torch.Tensor, torch.Tensor, int, float]] = []
 
     def add(self, loss: torch.Tensor, crops: torch.Tensor, step: int, learning_rate: float) -> None:
-        """Add the loss of a batch, and check the pending ones when there are enough.
-
-        Args:
-            loss: Loss of the batch, a scalar.
-            crops: (B,) indices of its training crops.
-            step: Number of steps before it.
-            learning_rate: Learning rate of the step.
+        """Add the loss of a batch, a scalar, with the (B,) indices of its crops and its step, counted from 0.
 
         Raises:
             InputError: If a loss is NaN or infinite.

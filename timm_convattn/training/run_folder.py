@@ -66,16 +66,10 @@ def claim_folder(folder: Path, config: Config, accelerator: Accelerator) -> None
 
 
 def parse_run(args: Sequence[str], description: str | None = None) -> Config:
-    """Parse the command line of a run; with `--resume`, the defaults are the options of that run.
-
-    Args:
-        args: The command line.
-        description: What the program does, for `--help`.
+    """Parse the command line of a run as `parse_config` does; with `--resume`, the base is the run to resume.
 
     Raises:
-        InputError: If there is no run to resume, or the command line changes what a run cannot change; and as
-            `parse_config` raises it.
-        SystemExit: As `parse_config` raises it.
+        InputError: If there is no run to resume, or the command line changes an option that cannot change.
     """
     named = named_paths(args)
     if named.resume is None:
