@@ -12,7 +12,7 @@ Finished runs are not repeated. Interrupted runs are resumed by the same command
 removed, its weights are kept.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -54,14 +54,7 @@ class Args:
     its evidence alone, without runs and crops."""
     classes: tuple[Classes, ...] = ()
     """Only these sets of classes. None: all of the study."""
-    budget: Annotated[float | None, tyro.conf.arg(metavar='MINUTES')] = None
-    """Start no run after this time, and stop running ones at a checkpoint. The same command resumes them."""
-    jobs: int = 1
-    """Number of simultaneous runs on this machine, which share its cores."""
-    gpus_per_run: int | None = None
-    """GPUs of each run, which share its batches. None: one, if there are any."""
-    cpus_per_run: int | None = None
-    """CPU threads of each run. None: an equal share of the cores, or one on a Ray cluster."""
+    resources: Annotated[Resources, tyro.conf.arg(name='')] = field(default_factory=Resources)
     engine: Literal['local', 'ray'] = 'local'
     """ray: each run is a task of a Ray cluster, whose nodes see the same files under the same paths."""
     address: str | None = None
@@ -78,13 +71,13 @@ def main(args: Args) -> None:
     runs = choose_runs(args)
     if args.kept is not None:
         restore_runs(read_evidence(args.kept), [run.name for run in runs], args.out / 'runs')
-    processes = max(args.gpus_per_run or 1, 1)
+    processes = max(args.resources.gpus_per_run or 1, 1)
     tasks = [create_task(run, args.out / 'runs', SCRIPTS / 'finetune.py', processes) for run in runs]
     print(
         f'{len(tasks)} runs, {sum(task.is_finished for task in tasks)} of them finished already, in {args.out / "runs"}'
     )
     failed = []
-    outcomes = execute_all(tasks, resources_of(args), args.engine, args.address)
+    outcomes = execute_all(tasks, args.resources, args.engine, args.address)
     for outcome in tqdm(outcomes, total=len(tasks), unit='run', disable=None):  # None: quiet where there is no terminal
         tqdm.write(f'{outcome.status}: {outcome.task.folder.name}, {outcome.seconds:.0f} s')
         failed += [str(log_path(outcome.task.folder))] if outcome.status == 'failed' else []
@@ -104,12 +97,7 @@ def check(args: Args) -> None:
     if 'report' in args.studies and len(args.studies) > 1:
         others = ' '.join(name for name in args.studies if name != 'report')
         raise InputError(f'report cannot be combined with studies. Run {others or "them"} first, then report.')
-    resources_of(args).check()
-
-
-def resources_of(args: Args) -> Resources:
-    """Return the resources that the runs share."""
-    return Resources(args.jobs, args.gpus_per_run, args.cpus_per_run, args.budget)
+    args.resources.check()
 
 
 def choose_runs(args: Args) -> list[Run]:

@@ -266,7 +266,7 @@ def test_a_run_under_way_is_stopped_when_the_time_is_up_and_goes_on_later(
     def now():  # an hour passes as soon as there is something to go on from
         return started + 3600 * bool(list(task.folder.glob('checkpoints/epoch_*')))
 
-    resources = Resources(gpus_per_run=0, cpus_per_run=1, minutes=10)
+    resources = Resources(gpus_per_run=0, cpus_per_run=1, budget=10)
     with monkeypatch.context() as patched:
         patched.setattr(execution, 'time', SimpleNamespace(time=now, monotonic=time.monotonic))
         (outcome,) = execute_all([task], resources)

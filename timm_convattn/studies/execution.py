@@ -147,13 +147,14 @@ class Resources:
     """Resources that the runs share."""
 
     jobs: int = 1
-    """Number of simultaneous runs on this machine."""
+    """Number of simultaneous runs on this machine, which share its cores."""
     gpus_per_run: int | None = None
-    """GPUs of each run, with one process per GPU. None: one, if there are any."""
+    """GPUs of each run, which share its batches. None: one, if there are any."""
     cpus_per_run: int | None = None
-    """CPU threads of each run, and CPUs that it reserves on a Ray cluster. None: an equal share of the cores."""
-    minutes: float | None = None
-    """Time after which no run is started, and running ones are stopped at a checkpoint."""
+    """CPU threads of each run. None: an equal share of the cores, or one on a Ray cluster."""
+    budget: float | None = None
+    """Minutes after which no run is started, and running ones are stopped at a checkpoint. The same command resumes
+    them."""
 
     def check(self) -> None:
         """Refuse invalid values.
@@ -165,7 +166,7 @@ class Resources:
             ('jobs', self.jobs, 1),
             ('gpus-per-run', self.gpus_per_run, 0),
             ('cpus-per-run', self.cpus_per_run, 1),
-            ('budget', self.minutes, 0),
+            ('budget', self.budget, 0),
         ):
             if value is not None and not value >= least:  # NaN is not
                 raise InputError(f'--{option} is {value}, it must be at least {least}.')
@@ -195,7 +196,7 @@ def execute_all(
         InputError: If there is no such cluster, or it has fewer GPUs than one run needs.
     """
     resources.check()
-    deadline = None if resources.minutes is None else time.time() + 60 * resources.minutes
+    deadline = None if resources.budget is None else time.time() + 60 * resources.budget
     if engine == 'ray':
         yield from _on_ray(tasks, resources, address, deadline)
     elif address is not None:
