@@ -34,8 +34,6 @@ class AugConv2d(nn.Conv2d):
         num_heads: Attention heads (N_h).
         qk_ratio: Query and key channels over `out_channels` (d_k / F_out).
         v_ratio: Value channels over `out_channels` (d_v / F_out).
-        device: Device of the parameters.
-        dtype: Type of the parameters.
         **attn_args: `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop` of the attention.
 
     Shape:

@@ -85,8 +85,6 @@ class ConvAttn(nn.Module):
         attn_drop: Dropout of attention weights.
         proj_drop: Dropout of the attention's output.
         norm_layer: Normalisation after the concatenation.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
 
     Shape:
         x: (B, dim, H, W) -> (B, dim_out + dim_attn, H', W'), H' x W' being the size of the output of `conv`.
@@ -230,8 +228,6 @@ class ConvAttnStage(nn.Sequential):
         transition_kernel: Kernel size of the transitions.
         norm_layer: Normalisation of blocks and transitions.
         act_layer: Activation of the transitions.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
         **attn_args: `num_heads`, `qk_ratio`, `v_ratio` and the other arguments in `AttnArgs`.
 
     Shape:

@@ -47,8 +47,6 @@ class PointwiseConv2d(nn.Conv2d):
         in_channels: C
         out_channels: D
         bias: Whether there is a bias.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
 
     Shape:
         x: (B, C, H, W) -> (B, D, H, W)

@@ -244,8 +244,6 @@ class RelMha2d(nn.Module):
         attn_proj: Whether the output is projected (W^a of Eq. 2).
         attn_drop: Dropout of attention weights.
         proj_drop: Dropout of the output.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
 
     Shape:
         x: (B, dim, H, W) -> (B, dim_out, H, W)

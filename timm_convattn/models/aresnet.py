@@ -45,8 +45,6 @@ class AResNet(AttnModel, ResNet):
         transition_kernel: Kernel size of the transitions: 3 in the paper, 1 has fewer parameters.
         act_layer: Activation.
         norm_layer: Normalisation.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
         **kwargs: Arguments of the attention of `timm_convattn.layers.ConvAttn` (`num_heads`, `qk_ratio`, `v_ratio`,
             `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else `timm.models.ResNet` takes.
 
@@ -109,8 +107,6 @@ class AAResNet(AttnModel, ResNet):
         num_classes: Classes, 0 for pooled features.
         in_chans: Channels of the image.
         img_size: Height and width that the position tables are built for, in pixels. Other sizes are accepted as well.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
         **kwargs: Arguments of the attention of `timm_convattn.layers.AugConv2d` (`num_heads`, `qk_ratio`, `v_ratio`,
             `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else `timm.models.ResNet` takes.
 

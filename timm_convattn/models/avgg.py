@@ -36,8 +36,6 @@ class PooledVgg(AttnModel, VGG):
         norm_layer: Normalisation inside the VGG, none if None.
         global_pool: Type of the global pool.
         drop_rate: Dropout before the classifier.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
         **kwargs: Whatever else `timm.models.VGG` takes.
     """
 
@@ -103,8 +101,6 @@ class AVgg(PooledVgg):
         img_size: Height and width that the position tables are built for, in pixels. Other sizes are accepted as well.
         norm_layer: Normalisation inside the VGG (none in the paper); after the concatenation a batch norm by default.
         global_pool: Type of the global pool.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
         **kwargs: Arguments of the attention of `timm_convattn.layers.ConvAttn` (`num_heads`, `qk_ratio`, `v_ratio`,
             `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else `timm.models.VGG` takes.
 
@@ -158,8 +154,6 @@ class AAVgg(PooledVgg):
         num_classes: Classes, 0 for pooled features.
         in_chans: Channels of the image.
         img_size: Height and width that the position tables are built for, in pixels. Other sizes are accepted as well.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
         **kwargs: Arguments of the attention of `timm_convattn.layers.AugConv2d` (`num_heads`, `qk_ratio`, `v_ratio`,
             `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else `timm.models.VGG` takes.
 

@@ -51,8 +51,6 @@ class ConvAttnNet(AttnModel, nn.Module):
         drop_rate: Dropout before the classifier.
         transition_kernel: Kernel size of the transition.
         backbone_pretrained: Whether the backbone starts from its own weights.
-        device: Device of the parameters.
-        dtype: Type of the parameters.
         **kwargs: Arguments of the attention of `timm_convattn.layers.ConvAttn` (`num_heads`, `qk_ratio`, `v_ratio`,
             `qkv_bias`, `rel_pos`, `attn_proj`, `attn_drop`, `proj_drop`), and whatever else the backbone takes.
 

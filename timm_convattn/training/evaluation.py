@@ -88,7 +88,7 @@ def score(predictions: Predictions, sides: npt.NDArray[np.floating] | None = Non
 
 
 def crop_sides(crops: datasets.Dataset) -> npt.NDArray[np.floating] | None:
-    """Give the side of each crop in its frame, the square root of its box's area in pixels, where boxes are known."""
+    """Compute the side of each crop in its frame in pixels, the square root of its box's area; None without boxes."""
     if 'bbox' not in crops.features:
         return None
     boxes = np.asarray(crops['bbox'][:], dtype=np.float64)
