@@ -158,7 +158,7 @@ def _class_scores(matrix: npt.NDArray[np.int64], index: int) -> dict[str, float 
     }
 
 
-def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str]) -> dict[str, Any]:
+def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str]) -> dict[str, object]:
     """Compute all metrics of this module.
 
     Args:
@@ -174,7 +174,7 @@ def compute_metrics(predictions: Any, references: Any, class_names: Sequence[str
     """
     if len(references) == 0:
         raise ValueError('There are no samples to evaluate on.')
-    metrics: dict[str, Any] = {'num_samples': len(references)}
+    metrics: dict[str, object] = {'num_samples': len(references)}
     for kind in (Accuracy, ClassReport, ConfusionMatrix):
         metrics |= kind(class_names).compute(predictions=predictions, references=references) or {}
     return metrics
