@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from timm_convattn.data.sources import class_names_of, open_crops
-from timm_convattn.inference import Classifier
+from timm_convattn.inference import Classifier, load_classifier
 
 REJECT_AT = 0.05
 NUM_REJECTED = 2
@@ -46,8 +46,8 @@ def draw(classifier: Classifier) -> Figure:
 
 
 def main() -> None:
-    """Draw the figure with the model in the folder `sys.argv[1]`."""
-    classifier = Classifier.load(f'local-dir:{sys.argv[1]}', reject_at=REJECT_AT)
+    """Draw the figure with the model that `sys.argv[1]` names."""
+    classifier = load_classifier(sys.argv[1], reject_at=REJECT_AT)
     draw(classifier).savefig(OUT, dpi=110)
 
 

@@ -111,11 +111,11 @@ def test_notebook_draws_frames_crops_mistakes_and_two_explanations(executed):
 
 @pytest.mark.slow
 def test_notebook_writes_a_model_that_rejects(executed):
-    from timm_convattn.inference import Classifier
+    from timm_convattn.inference import load_classifier
 
     cells, work = executed
     (model,) = work.glob('run-*/model')
-    careful = Classifier.load(str(model), reject_at=0.6)
+    careful = load_classifier(str(model), reject_at=0.6)
     assert careful.threshold > 0
     assert f'answered with a confidence of {careful.threshold:.4f} and more' in printed(cells['rejecting'])
 
@@ -125,12 +125,12 @@ def test_exported_file_has_the_logits_of_the_trained_model(executed):
     import onnxruntime
 
     from timm_convattn.data.crops import load_crops
-    from timm_convattn.inference import Classifier
+    from timm_convattn.inference import load_classifier
     from timm_convattn.predictions import Predictions
 
     _, work = executed
     (run,) = work.glob('run-*')
-    crops, classifier = load_crops(work / 'crops')['validation'], Classifier.load(str(run / 'model'))
+    crops, classifier = load_crops(work / 'crops')['validation'], load_classifier(str(run / 'model'))
     session = onnxruntime.InferenceSession(work / 'model.onnx', providers=['CPUExecutionProvider'])
     batch = classifier.to_batch([crop['image'] for crop in crops.select(range(40))])
     (logits,) = session.run(['logits'], {'images': batch.numpy()})

@@ -13,9 +13,9 @@ from PIL import Image
 
 from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
-from timm_convattn.factory import load_network
+from timm_convattn.factory import load_model
 from timm_convattn.hub import save_model
-from timm_convattn.inference import Classifier, Prediction, name_classes
+from timm_convattn.inference import Prediction, load_classifier, name_classes
 from timm_convattn.rejection import Rejection
 from timm_convattn.training.evaluation import evaluation_loader, predict
 
@@ -42,9 +42,10 @@ def saved(tmp_path_factory):
 def test_logits_are_those_of_the_evaluation_bit_for_bit(tmp_path, tiny_crops, in_chans, crop_mode):
     folder = save(tmp_path / 'model', in_chans, crop_mode=crop_mode, interpolation='bicubic')
     crops = open_crops(str(tiny_crops), ('validation',))['validation']
-    model, names = load_network(f'local-dir:{folder}')
-    classifier = Classifier.load(f'local-dir:{folder}')
-    evaluated = predict(model, evaluation_loader(crops, classifier.data_config), Accelerator(cpu=True), names)
+    classifier = load_classifier(folder)
+    evaluated = predict(
+        load_model(folder), evaluation_loader(crops, classifier.data_config), Accelerator(cpu=True), NAMES
+    )
     batch = classifier.to_batch([crop['image'] for crop in crops])
     assert batch.shape == (11, in_chans, 32, 32)
     with torch.inference_mode():
@@ -63,7 +64,7 @@ def test_temperature_and_threshold_are_those_of_the_rejection(tmp_path):
     rejection = Rejection(3.0, sureness, sureness > 0.6)
     rejection.save(folder)
     image = Image.fromarray(np.arange(900, dtype=np.uint8).reshape(30, 30))
-    plain, asked = Classifier.load(str(folder)), Classifier.load(str(folder), reject_at=0.05)
+    plain, asked = load_classifier(str(folder)), load_classifier(str(folder), reject_at=0.05)
     assert plain.threshold == 0.0
     assert asked.threshold == rejection.threshold(0.05)
     with torch.inference_mode():
@@ -71,8 +72,8 @@ def test_temperature_and_threshold_are_those_of_the_rejection(tmp_path):
     (prediction,) = plain.classify([image])
     assert prediction.is_answered
     np.testing.assert_allclose(prediction.probabilities, scipy.special.softmax(logits / 3, axis=1)[0])
-    low = asked.judge(np.zeros((1, 4), np.float32))[0]
-    high = asked.judge(np.array([[100, 0, 0, 0]], np.float32))[0]
+    low = asked.decide(np.zeros((1, 4), np.float32))[0]
+    high = asked.decide(np.array([[100, 0, 0, 0]], np.float32))[0]
     assert not low.is_answered
     assert high.is_answered
 
@@ -80,7 +81,7 @@ def test_temperature_and_threshold_are_those_of_the_rejection(tmp_path):
 def test_an_explanation_says_what_the_classification_says(tmp_path):
     folder = save(tmp_path / 'model')
     Rejection(0.05, np.array([0.9]), np.array([True])).save(folder)
-    classifier, crop = Classifier.load(f'local-dir:{folder}'), Image.effect_noise((50, 30), 80)
+    classifier, crop = load_classifier(f'local-dir:{folder}'), Image.effect_noise((50, 30), 80)
     explanation = classifier.explain(crop, 'bicycle', (3, 4))
     assert explanation.probabilities.tolist() == pytest.approx(classifier.classify([crop])[0].probabilities, abs=1e-6)
     assert (explanation.label, explanation.position, explanation.input_image.shape) == ('bicycle', (3, 4), (30, 50))
@@ -88,7 +89,7 @@ def test_an_explanation_says_what_the_classification_says(tmp_path):
 
 def test_a_model_that_never_learned_to_reject_says_so(saved):
     with pytest.raises(InputError, match=r'has no rejection\.json'):
-        Classifier.load(str(saved), reject_at=0.01)
+        load_classifier(str(saved), reject_at=0.01)
 
 
 def test_a_prediction_orders_its_classes():
@@ -100,7 +101,7 @@ def test_a_prediction_orders_its_classes():
 
 
 def test_any_kind_of_image_is_taken(saved, tmp_path):
-    classifier = Classifier.load(f'local-dir:{saved}')
+    classifier = load_classifier(f'local-dir:{saved}')
     grey = Image.fromarray(np.arange(1200, dtype=np.uint8).reshape(30, 40))
     for mode in ('RGB', 'RGBA', 'LA'):
         assert classifier.classify([grey.convert(mode)]) == classifier.classify([grey])
@@ -116,7 +117,7 @@ def test_a_run_its_model_folder_and_its_full_name_are_the_same_model(saved, tmp_
     (tmp_path / 'run' / 'model').symlink_to(saved)
     image = Image.new('L', (20, 20), 90)
     said = [
-        Classifier.load(str(name)).classify([image])
+        load_classifier(str(name)).classify([image])
         for name in (tmp_path / 'run', saved, f'local-dir:{saved}', f'local-dir:{tmp_path / "run"}')
     ]
     assert all(other == said[0] for other in said)
@@ -146,7 +147,7 @@ def test_classes_without_names_are_imagenets_or_numbered():
 )
 def test_models_that_cannot_classify_are_refused_with_what_to_do(name, said):
     with pytest.raises(InputError, match=said):
-        Classifier.load(name)
+        load_classifier(name)
 
 
 def test_loading_and_every_command_need_no_extra():

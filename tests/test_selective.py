@@ -110,6 +110,7 @@ def test_predictions_and_rejection_are_read_as_they_were_written(tmp_path):
     assert read.class_names == ('a', 'b', 'c')
     rejection = Rejection.learn(predictions)
     rejection.save(tmp_path)
+    (tmp_path / 'config.json').touch()
     again = load_rejection(f'local-dir:{tmp_path}')
     assert again.threshold(0.99) == rejection.threshold(0.99)
     assert again.temperature == rejection.temperature
@@ -117,6 +118,7 @@ def test_predictions_and_rejection_are_read_as_they_were_written(tmp_path):
 
 @pytest.mark.parametrize('content', ['{', '[]', '{"temperature": 1, "held_out": {"confidence": [], "hit": []}}'])
 def test_damaged_files_are_refused_by_name(tmp_path, content):
+    (tmp_path / 'config.json').touch()
     (tmp_path / 'rejection.json').write_text(content)
     with pytest.raises(InputError, match=r'rejection\.json'):
         load_rejection(f'local-dir:{tmp_path}')
@@ -126,5 +128,6 @@ def test_damaged_files_are_refused_by_name(tmp_path, content):
 
 
 def test_a_model_without_held_out_crops_names_the_option(tmp_path):
+    (tmp_path / 'config.json').touch()
     with pytest.raises(InputError, match='--hold-out'):
         load_rejection(f'local-dir:{tmp_path}')

@@ -30,7 +30,7 @@ from timm_convattn.data.flir import Frame, read_annotations, read_frame
 from timm_convattn.data.thermal_scenes import write_scenes
 from timm_convattn.errors import InputError
 from timm_convattn.hub.saving import save_model
-from timm_convattn.inference import Classifier, Prediction
+from timm_convattn.inference import Classifier, Prediction, load_classifier
 from timm_convattn.predictions import Predictions
 from timm_convattn.rejection import Rejection
 
@@ -64,7 +64,7 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def classifier(model_folder):
-    return Classifier.load(f'local-dir:{model_folder}')
+    return load_classifier(f'local-dir:{model_folder}')
 
 
 @pytest.fixture(scope='module')
@@ -113,7 +113,7 @@ def test_a_model_without_rejection_says_so(classifier):
 def test_the_card_has_class_confidence_and_verdict_and_escapes_names(classifier):
     targets = list_targets(classifier)
     logits = np.array([[0, 0, 0, 6], [0, 0, 0, 1]], np.float32)
-    confident, rejected = targets['1 %'].classifier.judge(logits)
+    confident, rejected = targets['1 %'].classifier.decide(logits)
     assert 'Answered' in cards.format_card(confident, targets['1 %'])
     assert 'Confidence 99.3%; the threshold is' in cards.format_card(confident, targets['1 %'])
     assert '&lt;b&gt;dog&lt;/b&gt;' in cards.format_card(confident, targets['1 %'])
@@ -297,7 +297,7 @@ def site(tmp_path_factory):
     crops = [image.crop((box.x, box.y, box.x + box.w, box.y + box.h)) for box in frame.boxes]
     crops[0].save(folder / 'crop.png')
     (folder / 'torn.png').write_bytes((folder / 'crop.png').read_bytes()[:60])
-    predictions = Classifier.load(f'local-dir:{folder / "model"}', reject_at=ALLOWED).classify(crops)
+    predictions = load_classifier(f'local-dir:{folder / "model"}', reject_at=ALLOWED).classify(crops)
     with app(folder / 'model', folder / 'app.log') as address:
         yield Site(address, folder, frame, annotations, predictions)
     assert 'Traceback' not in (folder / 'app.log').read_text()

@@ -91,13 +91,14 @@ class ModelConfig:
     """The network and its initial weights."""
 
     model: str = 'aresnet18_relmha'
-    """Name of a timm model, of this package or another."""
+    """Name of a timm model, of this package or another; or a saved model (see init_from), built without its weights."""
     pretrained: bool = False
-    """Start from timm's weights for the model; for models of this package, the backbone's ImageNet weights."""
+    """Start from the weights of the model; for names of this package's models, the backbone's ImageNet weights."""
     calibrate: CountOrZero = 8
     """Batches that set the statistics of new batch norms after a pretrained start. 0: no calibration."""
     init_from: Annotated[str | None, Trait.SET_BY_STUDY] = None
-    """Start from the weights of this model or backbone: local-dir:RUN/model or hf-hub:owner/name."""
+    """Start from the weights of this model or backbone: the folder of a run or a model, local-dir:FOLDER,
+    hf-hub:OWNER/NAME, hf-hub:OWNER/NAME@REVISION, or the name of a timm model with weights."""
     in_chans: Literal[1, 3] = 1
     """Input channels: 1 for grey, 3 for grey repeated three times."""
     mean: tuple[float, ...] | None = None

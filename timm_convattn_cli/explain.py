@@ -5,7 +5,7 @@ import io
 from timm_convattn.errors import InputError
 from timm_convattn.explain import draw_explanation
 from timm_convattn.files import write_bytes
-from timm_convattn.inference import Classifier
+from timm_convattn.inference import load_classifier
 from timm_convattn_cli.commands import Explain
 
 __all__ = ['run']
@@ -17,7 +17,7 @@ def run(options: Explain) -> int:
         raise InputError(f'--out is {options.out}, wanted the name of a PNG file, such as why.png.')
     if not options.image.is_file():
         raise InputError(f'There is no file {options.image}.')
-    classifier = Classifier.load(options.model)
+    classifier = load_classifier(options.model)
     image = classifier.open(options.image, options.percentiles if options.bits == 16 else None)
     explanation = classifier.explain(image, options.label, options.position)
     png = io.BytesIO()

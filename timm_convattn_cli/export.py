@@ -4,7 +4,7 @@ from typing import get_args
 
 from timm_convattn.errors import InputError
 from timm_convattn.export import ENDINGS, Format, export_model
-from timm_convattn.inference import Classifier
+from timm_convattn.inference import load_classifier
 from timm_convattn_cli.commands import Export
 from timm_convattn_cli.text import size
 
@@ -16,7 +16,7 @@ def run(options: Export) -> int:
     name = options.format or ENDINGS.get(options.out.suffix.lower())
     if name is None:
         raise InputError(f'The suffix of {options.out} names no format. Give --format {", ".join(get_args(Format))}.')
-    done = export_model(Classifier.load(options.model), options.out, name, options.img_size, options.dynamic)
+    done = export_model(load_classifier(options.model), options.out, name, options.img_size, options.dynamic)
     checked = ', '.join(f'{batch} of {size(*img_size)}' for batch, *img_size in done.checked)
     accepts = 'any size' if options.dynamic else size(*done.img_size)
     print(f'{done.path}: {name}, {done.path.stat().st_size / 1e6:,.1f} MB, accepts images of {accepts}')

@@ -77,16 +77,20 @@ def build_record(name: str) -> Record:
         InputError: If there is no such model, or it cannot be built.
     """
     from timm_convattn.description import describe_model
-    from timm_convattn.factory import create_on_meta, full_name
+    from timm_convattn.factory import create_model
     from timm_convattn.hub.loading import find_rejection
+    from timm_convattn.model_source import ModelSource
 
-    name = full_name(name)
-    found, (source, _, path) = find_rejection(name), name.rpartition(':')
+    source = ModelSource.parse(name).resolve()
+    found = find_rejection(source)
     rejection: Rejection | None = None
     if found is not None:
         rejection = {'temperature': found.temperature, 'held_out': len(found.hits), 'right': int(found.hits.sum())}
-    weights = _file(Path(path)) if source == 'local-dir' else f'{path} on the Hub' if source else weights_source(name)
-    return _record(name, describe_model(create_on_meta(name)), weights, rejection)
+    if source.folder is not None:
+        weights = _file(source.folder)
+    else:
+        weights = weights_source(source.name) if source.name else f'{source.pinned_id} on the Hub'
+    return _record(str(source), describe_model(create_model(source, device='meta')), weights, rejection)
 
 
 def _record(name: str, model: 'ModelDescription', weights: str, rejection: Rejection | None) -> Record:

@@ -17,7 +17,7 @@ from timm_convattn.data.engines import map_ahead
 from timm_convattn.data.images import scale_percentiles
 from timm_convattn.environment import count_cores
 from timm_convattn.errors import InputError
-from timm_convattn.inference import Classifier
+from timm_convattn.inference import Classifier, load_classifier
 from timm_convattn_cli.commands import Predict
 from timm_convattn_cli.images import ImageFile, decode, find_boxes, find_images
 from timm_convattn_cli.rows import CsvRows, JsonRows, PredictionRow, Rows, TableRows
@@ -55,7 +55,7 @@ def run(options: Predict) -> int:
         files = [ImageFile(path) for path in find_images(options.paths)]
     threads = options.threads or count_cores()
     torch.set_num_threads(threads)
-    classifier = Classifier.load(options.model, options.reject_at, options.device)
+    classifier = load_classifier(options.model, options.reject_at, options.device)
     tally, started = Tally(), time.monotonic()
     rows = choose_rows(options, classifier, files)
     for line in itertools.chain(rows.header(), map(rows.line, classify(options, classifier, files, threads, tally))):

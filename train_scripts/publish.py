@@ -5,7 +5,6 @@ Examples:
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import tyro
 
@@ -17,8 +16,8 @@ from timm_convattn.hub.publishing import publish, run_publication
 class Args:
     """Which run to publish, and where."""
 
-    run: Path
-    """Folder of a finished run."""
+    run: str
+    """Folder of a finished run, or of its model."""
     repo_id: str
     """The repository, owner/name. It is created if it does not exist."""
     public: bool = False

@@ -1,8 +1,8 @@
 """Evaluate a trained model on a split of crops, exactly as its training run did.
 
 Examples:
-    python train_scripts/validate.py --model local-dir:runs/NAME/model --data crops/four_class --out results.json
-    python train_scripts/validate.py --model local-dir:runs/NAME/model --data crops/four_class --reject-at 0.01
+    python train_scripts/validate.py --model runs/NAME --data crops/four_class --out results.json
+    python train_scripts/validate.py --model runs/NAME --data crops/four_class --reject-at 0.01
 """
 
 from dataclasses import asdict, dataclass
@@ -16,12 +16,10 @@ from accelerate import Accelerator
 from timm_convattn.data.sources import open_crops
 from timm_convattn.entry_point import entry_point
 from timm_convattn.errors import InputError
-from timm_convattn.factory import full_name, load_network
 from timm_convattn.figures import draw_predicted, plot_confusion_matrix, rejected_crops
-from timm_convattn.hub.loading import load_rejection
+from timm_convattn.inference import load_classifier
 from timm_convattn.metrics import format_metrics
 from timm_convattn.predictions import Predictions
-from timm_convattn.rejection import Rejection
 from timm_convattn.results import RejectionResults, write_results
 from timm_convattn.selective import confidence, format_answers, selective_metrics
 from timm_convattn.training.evaluation import BATCH_SIZE, evaluation_record, use_threads
@@ -35,7 +33,7 @@ class Args:
     """The model, the crops and the outputs."""
 
     model: str
-    """Folder of a run or a model, local-dir:FOLDER, hf-hub:owner/name, or the name of a timm model with weights."""
+    """Folder of a run or a model, local-dir:FOLDER, hf-hub:OWNER/NAME, or the name of a timm model with weights."""
     data: str | None = None
     """Folder of crops (from build_dataset.py) or id of a dataset on the Hub. None: the embedded thermal scenes."""
     data_config: str | None = None
@@ -61,40 +59,31 @@ class Args:
 
 def main(args: Args) -> None:
     """Evaluate the model and write the results."""
-    rejection, threshold = choose_rejection(args)
+    if args.rejected is not None and args.reject_at is None:
+        raise InputError('--rejected draws the crops that --reject-at rejects: give both.')
+    classifier = load_classifier(args.model, args.reject_at)
     join_processes()
     accelerator = Accelerator(mixed_precision='no')
     use_threads(accelerator, args.threads)
-    model, class_names = load_network(args.model)
     crops = open_crops(args.data, (args.split,), args.data_config)[args.split]
     results, predictions = evaluation_record(
-        model, class_names, crops, args.data, args.split, accelerator, args.batch_size, args.num_workers
+        classifier.model, crops, args.data, args.split, accelerator, args.batch_size, args.num_workers
     )
     if not accelerator.is_main_process:
         return
     print(format_metrics(results.metrics))
-    if rejection is not None and args.reject_at is not None:
-        confidences = confidence(predictions.logits, rejection.temperature)
-        answers = selective_metrics(confidences, predictions.hits, threshold)
-        found = RejectionResults(**asdict(answers), target_error_rate=args.reject_at, temperature=rejection.temperature)
+    if args.reject_at is not None:
+        confidences = confidence(predictions.logits, classifier.temperature)
+        answers = selective_metrics(confidences, predictions.hits, classifier.threshold)
+        found = RejectionResults(**asdict(answers), target_error_rate=args.reject_at, temperature=classifier.temperature)
         results = msgspec.structs.replace(results, rejection=found)
         print(format_answers(answers, args.reject_at))
         if args.rejected is not None:
-            draw_rejected(args.rejected, crops, predictions, confidences, threshold)
+            draw_rejected(args.rejected, crops, predictions, confidences, classifier.threshold)
     if args.out is not None:
         write_results(args.out, results)
     if args.confusion_matrix is not None:
         plot_confusion_matrix(results, args.confusion_matrix)
-
-
-def choose_rejection(args: Args) -> tuple[Rejection | None, float]:
-    """Load the model's calibration and choose the threshold, before any long work starts."""
-    if args.reject_at is not None:
-        rejection = load_rejection(full_name(args.model))
-        return rejection, rejection.threshold(args.reject_at)
-    if args.rejected is not None:
-        raise InputError('--rejected draws the crops that --reject-at rejects: give both.')
-    return None, 0.0
 
 
 def draw_rejected(path: Path, crops: Any, predictions: Predictions, confidences: Any, threshold: float) -> None:

@@ -15,6 +15,7 @@ from examples import choose_crops, draw_frames
 from timm_convattn.data.images import decode_image
 from timm_convattn.errors import InputError
 from timm_convattn.inference import Classifier
+from timm_convattn.model_source import ModelSource
 
 __all__ = ['STYLE', 'THEME', 'Page']
 
@@ -283,9 +284,10 @@ def _describe(name: str, classifier: Classifier) -> str:
     architecture = getattr(classifier.model, 'pretrained_cfg', {}).get('architecture', 'a model')
     channels, height, width = classifier.data_config['input_size']
     accepts = f'{height} x {width} pixels, {"grey" if channels == 1 else "colour"}'
-    source = [name.removeprefix('hf-hub:')] if name.startswith('hf-hub:') else []
+    source = ModelSource.parse(name)
+    published = [source.pinned_id] if source.pinned_id else []
     classes = ', '.join(classifier.class_names[:8]) + (' ...' if len(classifier.class_names) > 8 else '')
-    return html.escape(' · '.join([*source, architecture, accepts, classes]))
+    return html.escape(' · '.join([*published, architecture, accepts, classes]))
 
 
 def _note(text: str, kind: str = 'note') -> str:

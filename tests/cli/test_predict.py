@@ -10,7 +10,7 @@ import pytest
 from flir_writer import FlirWriter
 from PIL import Image
 
-from timm_convattn.inference import Classifier
+from timm_convattn.inference import Classifier, load_classifier
 
 
 def test_the_table_has_every_image_sorted_and_other_files_are_named(cli, model_folder, images):
@@ -29,7 +29,7 @@ def test_the_table_has_every_image_sorted_and_other_files_are_named(cli, model_f
 def test_json_equals_the_classifier_for_any_batches_and_threads(cli, model_folder, images, threads, batch_size):
     options = ['--json', '--top', 2, '--threads', threads, '--batch-size', batch_size]
     done = cli('predict', f'local-dir:{model_folder}', images / 'b.png', images / 'deep', *options)
-    classifier = Classifier.load(str(model_folder))
+    classifier = load_classifier(str(model_folder))
     records = [json.loads(line) for line in done.stdout.splitlines()]
     paths = [images / 'b.png', images / 'deep' / 'c.jpg']
     assert [record['image'] for record in records] == [str(path) for path in paths]
@@ -45,7 +45,7 @@ def test_rejected_images_are_marked_in_every_format(cli, model_folder, images):
     records = [json.loads(line) for line in cli(*command, '--json').stdout.splitlines()]
     rows = list(csv.DictReader(io.StringIO(cli(*command, '--csv').stdout)))
     table = cli(*command)
-    threshold = Classifier.load(str(model_folder), reject_at=0.05).threshold
+    threshold = load_classifier(str(model_folder), reject_at=0.05).threshold
     assert threshold > 0.5
     sure = [record['confidence'] >= threshold for record in records]
     assert not all(sure)
@@ -77,7 +77,7 @@ def test_each_box_of_the_named_frame_is_classified_as_its_crop(cli, model_folder
         ([30, 10, 34, 20], 'car'),  # clipped
     ]
     assert 'box outside its frame (1)' in done.stderr
-    classifier = Classifier.load(str(model_folder))
+    classifier = load_classifier(str(model_folder))
     crop = classifier.open(paths[0]).crop((30, 10, 64, 30))
     assert records[1]['confidence'] == pytest.approx(classifier.classify([crop])[0].confidence, abs=2e-6)
 

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-import timm
 from made_once import trained_run
 from PIL import Image
 from silhouettes import draw_crops
 
 from timm_convattn.explain import explain
-from timm_convattn.factory import load_network
+from timm_convattn.inference import load_classifier
 
 pytestmark = pytest.mark.slow
 
@@ -20,9 +19,8 @@ def resized(mask, size):
 @pytest.fixture(scope='module')
 def explain_crop():
     """Returns the explanation of a crop by the trained network."""
-    model, names = load_network(f'local-dir:{trained_run() / "model"}')
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
-    return lambda crop: explain(model, transform(crop.image)[None], names)
+    classifier = load_classifier(trained_run())
+    return lambda crop: explain(classifier.model, classifier.to_batch([crop.image]), classifier.class_names)
 
 
 @pytest.fixture(scope='module')

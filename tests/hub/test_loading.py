@@ -14,9 +14,10 @@ from huggingface_hub import constants
 from timm.models import _registry
 
 from timm_convattn.errors import InputError
-from timm_convattn.factory import load_network
+from timm_convattn.factory import load_model
 from timm_convattn.hub import save_model
 from timm_convattn.hub.loading import fetch_weights
+from timm_convattn.models.config import label_names
 
 CLASSES = ['person', 'vehicle', 'bicycle', 'dog']
 INPUT = dict(input_size=(3, 60, 60), interpolation='bilinear', mean=(0.5,) * 3, std=(0.25,) * 3, crop_pct=1.0)
@@ -54,9 +55,9 @@ def test_every_family_loads_with_equal_outputs_also_offline(published, hub, monk
         assert torch.equal(again(IMAGES), model(IMAGES))
         assert again.pretrained_cfg['label_names'] == CLASSES
         monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
-        offline, names = load_network(f'hf-hub:{repo_id}')
+        offline = load_model(f'hf-hub:{repo_id}')
         assert torch.equal(offline.eval()(IMAGES), model(IMAGES))
-        assert names == CLASSES
+        assert label_names(offline) == CLASSES
 
 
 def test_revision_pinned_by_its_commit_never_changes(published, hub, tmp_path):
@@ -139,9 +140,9 @@ def test_repository_with_only_a_pickle_is_refused(hub, tmp_path):
     torch.save({}, tmp_path / 'pytorch_model.bin')
     upload(hub, tmp_path, repo_id)
     with pytest.raises(InputError, match=r'has no model.safetensors, only pytorch_model.bin, which can run any code'):
-        load_network(f'hf-hub:{repo_id}')
+        load_model(f'hf-hub:{repo_id}')
     with pytest.raises(InputError, match=r'has no model.safetensors, only pytorch_model.bin'):
-        load_network(f'local-dir:{tmp_path}')
+        load_model(f'local-dir:{tmp_path}')
 
 
 def test_file_name_outside_the_cache_is_not_followed(hub, tmp_path):
@@ -154,7 +155,7 @@ def test_file_name_outside_the_cache_is_not_followed(hub, tmp_path):
     safetensors.torch.save_file({'fc.weight': torch.zeros(1)}, secret)
     upload(hub, folder, repo_id)
     with pytest.raises(InputError):
-        load_network(f'hf-hub:{repo_id}')
+        load_model(f'hf-hub:{repo_id}')
     assert {path.name for path in tmp_path.iterdir()} <= {'model', 'secret.safetensors', 'hf_home'}
 
 

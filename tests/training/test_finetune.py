@@ -23,7 +23,7 @@ from timm_convattn.config import parse_config
 from timm_convattn.data.augment import Normalize
 from timm_convattn.data.sources import open_crops
 from timm_convattn.errors import InputError
-from timm_convattn.factory import load_network
+from timm_convattn.factory import load_model
 from timm_convattn.hub.loading import load_rejection
 from timm_convattn.layers import calibrate_norms
 from timm_convattn.models.config import pretrained_cfg
@@ -289,7 +289,7 @@ def test_trained_backbone_initializes_an_augmented_model_of_equal_outputs(tiny_c
     config = tiny_config('--init-from', start, '--epochs', '1', output='augmented')
     images = torch.rand(2, 1, 32, 32)
     names = ['person', 'vehicle', 'bicycle', 'dog']
-    model, backbone = create_network(config.model, names, (32, 32)).eval(), load_network(start)[0].eval()
+    model, backbone = create_network(config.model, names, (32, 32)).eval(), load_model(start).eval()
     assert pretrained_cfg(model)['mean'] == pretrained_cfg(backbone)['mean']
     torch.testing.assert_close(model(images), backbone(images))
     other = create_network(config.model, ['dog', *names[:3]], (32, 32)).eval()  # a new classifier
@@ -362,7 +362,7 @@ def test_output_folder_that_is_not_empty_is_refused_and_not_changed(tiny_config,
     [
         (['--model', 'aresnet81_relmha'], r"no model 'aresnet81_relmha'. Did you mean aresnet"),
         (['--pretrained'], r'could not be reached, .* fill the cache \(HF_HOME\) there .* --no-pretrained'),
-        (['--init-from', 'somewhere'], r'wanted local-dir:FOLDER or hf-hub:OWNER/NAME'),
+        (['--init-from', 'somewhere'], r"There is no model 'somewhere'"),
         (['--model-args', 'num_heads=7'], r'num_heads=7 does not divide'),
         (['--model-args', 'num_head=8'], r"unexpected keyword argument 'num_head'"),
         (['--model-args', 'num_heads'], r'wanted name=value'),

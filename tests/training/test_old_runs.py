@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from timm_convattn.doc_blocks import render_results
-from timm_convattn.inference import Classifier
+from timm_convattn.inference import load_classifier
 from timm_convattn.predictions import Predictions
 from timm_convattn.training.evaluation import evaluation_loader, predict
 from timm_convattn.training.finetune import finetune
@@ -26,7 +26,7 @@ def old_run(tmp_path):
 
 
 def test_saved_model_computes_the_logits_that_its_run_recorded(old_run):
-    classifier = Classifier.load(f'local-dir:{old_run / "model"}', reject_at=0.5)
+    classifier = load_classifier(f'local-dir:{old_run / "model"}', reject_at=0.5)
     # the first 64 validation crops, stored: NumPy's float functions differ in the last bit between CPUs and versions,
     # which moves a grey level of a drawn scene now and then
     crops = Dataset.from_parquet(str(FIXTURES / 'crops_0.1.0.parquet'), keep_in_memory=True)

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import timm
 import torch
 import torch.nn as nn
 
 from timm_convattn.benchmarks.measure import Measurements, Pair, compare, compare_values
 from timm_convattn.complexity import measure_complexity
+from timm_convattn.factory import create_model
 from timm_convattn.results import Comparison
 
 __all__ = ['SIZES', 'measure_models']
@@ -26,7 +26,7 @@ class Network(NamedTuple):
 
     def create(self, device: str = 'cpu') -> Any:
         """Create it for the paper's four classes."""
-        return self.prepare(timm.create_model(self.name, num_classes=4, device=device, **self.args))
+        return self.prepare(create_model(self.name, num_classes=4, device=device, **self.args))
 
 
 def _channels_last(model: nn.Module) -> nn.Module:
@@ -64,7 +64,7 @@ def measure_models(
 
     Args:
         seconds: Duration of each comparison.
-        augmented: The model.
+        augmented: The model, in any spelling of `ModelSource`.
         backbone: Its backbone.
         sizes: Side of the images in pixels -> images in a batch.
         compiled: Whether to measure the compiled model, which takes minutes.

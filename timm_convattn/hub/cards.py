@@ -13,6 +13,7 @@ from timm_convattn.config import Trait, options_with
 from timm_convattn.data.sources import EMBEDDED_SCENES
 from timm_convattn.environment import Environment
 from timm_convattn.errors import InputError
+from timm_convattn.model_source import ModelSource
 from timm_convattn.models import MODULES
 from timm_convattn.rejection import Rejection
 from timm_convattn.results import Metrics, RunData, RunResults, SizeGroup, TrainingSummary
@@ -43,18 +44,18 @@ def weights_origin(options: Mapping[str, Any]) -> Origin:
     Args:
         options: The run's options by name (`training.config` in its results).
     """
-    source = options['init_from']
-    if source is not None:
-        found = re.fullmatch(r'hf[-_]hub:([^@]+)(@.+)?', source)
-        return (
-            Origin(f'the weights `{source}`', found[1], None) if found else Origin('those of another run', None, None)
-        )
-    if not options['pretrained']:
+    start = options['init_from']
+    if start is None and not options['pretrained']:
         return Origin('random weights', None, None)
     arguments = dict(pair.split('=', 1) for pair in options['model_args'])
-    if 'pretrained_cfg_overlay' in arguments:
+    if start is None and 'pretrained_cfg_overlay' in arguments:
         return Origin('weights from a file', None, None)
-    cfg = timm.get_pretrained_cfg(arguments.get('backbone', options['model']))
+    source = ModelSource.parse(start or arguments.get('backbone', options['model']))
+    if source.repo_id is not None:
+        return Origin(f'the weights `{source}`', source.repo_id, None)
+    if source.name is None:
+        return Origin('those of another run', None, None)
+    cfg = timm.get_pretrained_cfg(source.name)
     if cfg is None or not cfg.hf_hub_id:
         return Origin('pretrained weights', None, None)
     return Origin(f'the weights `{cfg.hf_hub_id}`', cfg.hf_hub_id, cfg.license)

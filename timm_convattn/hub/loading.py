@@ -1,4 +1,4 @@
-"""Weights from the Hub into its cache, safetensors or nothing."""
+"""Files of models, from their folders or from the Hub into its cache: safetensors only."""
 
 from pathlib import Path
 
@@ -7,52 +7,99 @@ import timm
 import torch.nn as nn
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from timm.models import parse_model_name
 
 from timm_convattn.errors import InputError
 from timm_convattn.hub_errors import explain_hub_failures
+from timm_convattn.model_source import ModelSource, Source
 from timm_convattn.rejection import FILE_NAME as REJECTION
 from timm_convattn.rejection import Rejection
 
-__all__ = ['check_weights', 'fetch_beside', 'fetch_weights', 'find_rejection', 'load_rejection']
+__all__ = ['check_weights', 'fetch_file', 'fetch_weights', 'find_rejection', 'load_rejection']
 
 WEIGHTS = 'model.safetensors'
 PICKLES = ('.bin', '.pth', '.pt', '.ckpt', '.pkl', '.tar')
 
 
-def fetch_weights(name: str) -> Path | None:
-    """Bring what timm will load for a model into the cache, or refuse it.
-
-    timm itself falls back to a pickle where there is no safetensors file.
+def fetch_file(source: Source, file: str) -> Path | None:
+    """Return the path of a file of a model, fetched into the cache if it is on the Hub.
 
     Args:
-        name: What `timm.create_model` takes: a name with weights, hf-hub:OWNER/NAME[@REVISION], or local-dir:FOLDER.
+        source: Any spelling of `ModelSource`.
+        file: Name of the file.
 
     Returns:
-        The file of weights; None for a name of timm whose weights are not on the Hub.
+        None if the model has no such file, or is a name of timm.
+
+    Raises:
+        InputError: If there is no such model, or the Hub cannot be reached.
+    """
+    source = ModelSource.parse(source).resolve()
+    if source.folder is not None:
+        path = source.folder / file
+        return path if path.is_file() else None
+    if source.repo_id is None:
+        return None
+    with explain_hub_failures(source.repo_id, f'fetch {file} of'):
+        try:
+            api = HfApi(library_name='timm-convattn')
+            return Path(api.hf_hub_download(source.repo_id, file, revision=source.revision))
+        except LocalEntryNotFoundError:  # there is no network; the cache remembers which files do not exist
+            if try_to_load_from_cache(source.repo_id, file, revision=source.revision) is None:
+                raise
+            return None
+        except EntryNotFoundError:
+            return None
+
+
+def fetch_weights(source: Source) -> Path | None:
+    """Return the file of weights that timm will load, fetched into the cache if it is on the Hub.
+
+    timm itself falls back to a pickle if there is no safetensors file.
+
+    Args:
+        source: Any spelling of `ModelSource`.
+
+    Returns:
+        None for a name of timm whose weights are not on the Hub.
 
     Raises:
         InputError: If there is no model.safetensors, or it cannot be fetched.
     """
-    source, place = parse_model_name(name)
-    if source == 'local-dir':
-        _check_folder(Path(place))
-        return Path(place) / WEIGHTS
-    if source == 'hf-hub':
-        return _download(place, ('config.json', WEIGHTS))
-    cfg = timm.get_pretrained_cfg(name)
-    if cfg is None or not cfg.hf_hub_id:
-        return None
-    return _download(cfg.hf_hub_id, (cfg.hf_hub_filename or WEIGHTS,))
+    source = ModelSource.parse(source).resolve()
+    file = WEIGHTS
+    if source.name is not None:
+        cfg = timm.get_pretrained_cfg(source.name)
+        if cfg is None or not cfg.hf_hub_id:
+            return None
+        source, file = ModelSource.parse(f'hf-hub:{cfg.hf_hub_id}'), cfg.hf_hub_filename or WEIGHTS
+    elif fetch_file(source, 'config.json') is None:
+        raise InputError(f'{source} holds no model: it has no config.json.')
+    path = fetch_file(source, file)
+    if path is None:
+        raise InputError(_no_safetensors(source, file))
+    return path
+
+
+def _no_safetensors(source: ModelSource, wanted: str) -> str:
+    if source.folder is not None:
+        files = [path.name for path in source.folder.iterdir()]
+    else:
+        repo_id = str(source.repo_id)
+        with explain_hub_failures(repo_id, 'fetch the weights of'):
+            files = HfApi(library_name='timm-convattn').list_repo_files(repo_id, revision=source.revision)
+    pickles = [file for file in files if file.endswith(PICKLES)]
+    seen = f'only {", ".join(pickles)}, which can run any code when it is opened' if pickles else 'no weights at all'
+    where = source.repo_id or source.folder
+    return f'{where} has no {wanted}, {seen}. Ask its owner for safetensors, or convert it yourself where that is safe.'
 
 
 def check_weights(path: Path, model: nn.Module, name: str) -> None:
-    """Refuse what loads without a word, and makes of a model what it was not: integers for floats, and no numbers.
+    """Check that loaded weights are floating point numbers and finite; integers load as floats without an error.
 
     Args:
         path: The file of weights.
         model: The model that they were loaded into.
-        name: Of the model, for the message.
+        name: Name for the message.
 
     Raises:
         InputError: Naming the tensor.
@@ -66,90 +113,32 @@ def check_weights(path: Path, model: nn.Module, name: str) -> None:
             if not kind.startswith(('F', 'BF')):
                 raise InputError(f'{name}: its weights {key} are of type {kind}, wanted floating point numbers.')
             if not value.isfinite().all():
-                raise InputError(f'{name}: its weights {key} hold values that are no numbers. Train it again.')
+                raise InputError(f'{name}: its weights {key} contain NaN or infinite values. Train it again.')
 
 
-def fetch_beside(name: str, file: str) -> Path | None:
-    """Bring a file that lies beside a model's weights here; None where there is none.
-
-    Args:
-        name: hf-hub:OWNER/NAME[@REVISION], or local-dir:FOLDER; a name of timm has nothing beside its weights.
-        file: Name of the file.
-
-    Raises:
-        InputError: If the Hub cannot be reached, or has no such repository.
-    """
-    source, place = parse_model_name(name)
-    if source == 'local-dir':
-        path = Path(place) / file
-        return path if path.is_file() else None
-    if source != 'hf-hub':
-        return None
-    repo_id, _, revision = place.partition('@')
-    with explain_hub_failures(repo_id, f'fetch {file} of'):
-        try:
-            return Path(HfApi(library_name='timm-convattn').hf_hub_download(repo_id, file, revision=revision or None))
-        except EntryNotFoundError as error:
-            if isinstance(error, LocalEntryNotFoundError):
-                raise
-            return None
-
-
-def _check_folder(folder: Path) -> None:
-    if not (folder / 'config.json').is_file():
-        raise InputError(f'{folder} holds no model: it has no config.json. A run has it in its folder model.')
-    if not (folder / WEIGHTS).is_file():
-        raise InputError(_no_safetensors(str(folder), [path.name for path in folder.iterdir()]))
-
-
-def _download(place: str, files: tuple[str, ...]) -> Path:
-    """Bring files into the cache, and say where the last one lies."""
-    repo_id, _, revision = place.partition('@')
-    api = HfApi(library_name='timm-convattn')
-    with explain_hub_failures(repo_id, 'fetch the weights of'):
-        for file in files:
-            try:
-                path = Path(api.hf_hub_download(repo_id, file, revision=revision or None))
-            except EntryNotFoundError as error:
-                if isinstance(error, LocalEntryNotFoundError) or file != WEIGHTS:
-                    raise
-                there = api.list_repo_files(repo_id, revision=revision or None)
-                raise InputError(_no_safetensors(repo_id, there)) from None
-    return path
-
-
-def _no_safetensors(place: str, files: list[str]) -> str:
-    pickles = [file for file in files if file.endswith(PICKLES)]
-    seen = f'only {", ".join(pickles)}, which can run any code when it is opened' if pickles else 'no weights at all'
-    return (
-        f'{place} has no {WEIGHTS}, {seen}. Ask its owner for safetensors, or convert it yourself where that is safe.'
-    )
-
-
-def load_rejection(model: str) -> Rejection:
-    """Find what a model needs in order to reject, beside its weights.
+def load_rejection(source: Source) -> Rejection:
+    """Load the calibration that a model needs to reject.
 
     Args:
-        model: hf-hub:OWNER/NAME, or local-dir:FOLDER.
+        source: Any spelling of `ModelSource`.
 
     Raises:
         InputError: If there is none, or it cannot be read.
     """
-    path = fetch_beside(model, REJECTION)
-    if path is None:
+    rejection = find_rejection(source)
+    if rejection is None:
         raise InputError(
-            f'{model} has no {REJECTION}, so nothing tells how sure it has to be. Fine-tune it with --hold-out 0.1: a '
-            'tenth of the training frames is kept to find that out.'
+            f'{source} has no {REJECTION}, so its confidence is not calibrated. Fine-tune it with --hold-out 0.1, '
+            'which calibrates it on a tenth of the training frames.'
         )
-    return Rejection.load(path)
+    return rejection
 
 
-def find_rejection(name: str) -> Rejection | None:
-    """Read what a model's run learned of its sureness, where it did."""
-    if name.startswith('hf-hub:'):
-        repo_id, _, revision = name.removeprefix('hf-hub:').partition('@')
-        known = try_to_load_from_cache(repo_id, REJECTION, revision=revision or None)
-        if known is not None and not isinstance(known, str):  # the cache remembers that there is none
-            return None
-    path = fetch_beside(name, REJECTION)
+def find_rejection(source: Source) -> Rejection | None:
+    """Load the calibration of a model if it has one.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    path = fetch_file(source, REJECTION)
     return None if path is None else Rejection.load(path)

@@ -18,6 +18,7 @@ from timm_convattn.data.sources import EMBEDDED_SCENES
 from timm_convattn.errors import InputError
 from timm_convattn.hub.cards import dataset_card, model_card, weights_origin
 from timm_convattn.hub_errors import LOG_IN, explain_hub_failures
+from timm_convattn.model_source import ModelSource, Source
 from timm_convattn.redact import strip_local_paths
 from timm_convattn.rejection import FILE_NAME as REJECTION
 from timm_convattn.rejection import Rejection
@@ -63,7 +64,7 @@ class Publication:
 
 
 def run_publication(
-    run: Path,
+    source: Source,
     repo_id: str,
     license: str | None = None,
     public: bool = False,
@@ -72,7 +73,7 @@ def run_publication(
     """Collect the files of a finished run to publish, with local paths stripped from them.
 
     Args:
-        run: The run folder.
+        source: The run folder, or the folder of its model, in any spelling of `ModelSource`.
         repo_id: The repository, owner/name.
         license: Licence of the weights. None: the licence of the weights that the run started from, or apache-2.0.
         public: Whether to make the repository public.
@@ -81,6 +82,10 @@ def run_publication(
     Raises:
         InputError: If the run is not finished.
     """
+    run = ModelSource.parse(source).folder
+    if run is None:
+        raise InputError(f'{source} is not the folder of a run. Give one that finetune.py wrote, such as runs/NAME.')
+    run = run.parent if (run / 'config.json').is_file() else run  # the folder of its model was given
     needed = ('results.json', 'confusion_matrix.png', 'model/config.json', 'model/model.safetensors')
     if missing := [path for path in needed if not (run / path).is_file()]:
         raise InputError(f'{run} is not a finished run: it lacks {", ".join(missing)}. Continue with --resume {run}.')

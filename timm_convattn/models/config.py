@@ -6,7 +6,7 @@ from typing import Any, TypedDict, cast
 import timm
 import torch.nn as nn
 
-__all__ = ['Preprocessing', 'model_data_config', 'pretrained_cfg']
+__all__ = ['Preprocessing', 'label_names', 'model_data_config', 'pretrained_cfg']
 
 
 class Preprocessing(TypedDict):
@@ -23,6 +23,13 @@ class Preprocessing(TypedDict):
 def pretrained_cfg(model: nn.Module) -> Mapping[str, Any]:
     """Return the configuration of the weights that a timm model has or started from."""
     return cast(Mapping[str, Any], model.pretrained_cfg)
+
+
+def label_names(model: nn.Module) -> list[str] | None:
+    """Return the saved names of the classes, None if they are missing or their number differs from the model's."""
+    names: Any = pretrained_cfg(model).get('label_names')
+    is_list = isinstance(names, list | tuple) and all(isinstance(label, str) for label in names)
+    return list(names) if is_list and len(names) == cast(int, model.num_classes) else None
 
 
 def model_data_config(model: nn.Module) -> Preprocessing:

@@ -4,7 +4,7 @@ import math
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from timm_convattn.config import Trait, build_config, flat, options_with
 from timm_convattn.errors import InputError
+from timm_convattn.model_source import ModelSource
 from timm_convattn.predictions import Predictions
 from timm_convattn.results import Difference, Metrics, RunResults, TrainingSummary, read_results
 from timm_convattn.studies.data import StudyData
@@ -183,7 +184,8 @@ def _starts_from(weights: object, start: str | None) -> bool:
     """Whether recorded initial weights are those of a run; evidence may have lost its folder."""
     if weights is None or start is None:
         return weights is start
-    return PurePath(str(weights)).parent.name in (start, '')  # local-dir:RUNS/NAME/model, or local-dir:model
+    folder = ModelSource.parse(str(weights)).folder  # RUNS/NAME/model, or model
+    return folder is not None and folder.parent.name in (start, '')
 
 
 def _read_predictions(run: Run, runs: Runs, split: Split) -> Predictions:

@@ -4,14 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import timm
-import torch
 from matplotlib.figure import Figure
 
 from timm_convattn.errors import InputError
-from timm_convattn.factory import load_network
 from timm_convattn.figures import draw_confusion_matrix, draw_crops, draw_predicted, rejected_crops
-from timm_convattn.models.config import model_data_config
+from timm_convattn.inference import load_classifier
 from timm_convattn.paper import FINDINGS, TABLE_1, TABLE_4
 from timm_convattn.results import StudyResults
 from timm_convattn.selective import confidence
@@ -146,20 +143,19 @@ def _draw_attention(crops: Any, run: FinishedRun, each: int = 5) -> Figure:
     """Draw the attention of a run over some crops that it classifies correctly and some that it does not."""
     predictions, rng = run.predictions, np.random.default_rng(0)
     right, wrong = (rng.permutation(np.flatnonzero(chosen))[:each] for chosen in (predictions.hits, ~predictions.hits))
-    model, names = load_network(f'local-dir:{run.folder / "model"}')
-    if tuple(names) != predictions.class_names:
+    classifier = load_classifier(run.folder / 'model')
+    names = classifier.class_names
+    if names != predictions.class_names:
         raise InputError(f'their classes are {", ".join(names)}, not {", ".join(predictions.class_names)}.')
-    config = model_data_config(model)
-    transform = timm.data.create_transform(**config, is_training=False)
-    channels, height, width = config['input_size']
+    height, width = classifier.data_config['input_size'][1:]
     chosen = [crops[int(index)]['image'] for index in (*right, *wrong)]
-    images = torch.stack([transform(image.convert('L' if channels == 1 else 'RGB')) for image in chosen])
+    images = classifier.to_batch(chosen)
     resized = [np.asarray(image.convert('L').resize((width, height))) for image in chosen]
     captions = [f'{names[predictions.labels[index]]}: correct' for index in right]
     captions += [
         f'{names[predictions.labels[index]]}, predicted\n{names[predictions.predicted[index]]}' for index in wrong
     ]
-    return draw_attention(model, images, resized, captions)
+    return draw_attention(classifier.model, images, resized, captions)
 
 
 def _selective_section(findings: Findings, results: StudyResults, selections: Selections) -> Section:

@@ -1,6 +1,7 @@
 """The evaluation that a run ends with and `validate.py` repeats, and the record of it."""
 
 import os
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from timm_convattn.data.sources import class_names_of, content_hash, describe_or
 from timm_convattn.environment import count_cores, describe_environment
 from timm_convattn.errors import InputError
 from timm_convattn.metrics import accuracy_by_size, compute_metrics
-from timm_convattn.models.config import Preprocessing, model_data_config, pretrained_cfg
+from timm_convattn.models.config import Preprocessing, label_names, model_data_config, pretrained_cfg
 from timm_convattn.predictions import Predictions
 from timm_convattn.results import Metrics, RunData, RunModel, RunResults
 
@@ -97,7 +98,6 @@ def crop_sides(crops: datasets.Dataset) -> npt.NDArray[np.floating] | None:
 
 def evaluation_record(
     model: nn.Module,
-    model_classes: Sequence[str],
     crops: datasets.Dataset,
     source: str | None,
     split: str,
@@ -109,7 +109,6 @@ def evaluation_record(
 
     Args:
         model: A model that timm created or loaded.
-        model_classes: Names of its classes, in the order of its logits.
         crops: The split.
         source: Where the crops come from, None for the embedded scenes.
         split: Name of the split.
@@ -123,10 +122,15 @@ def evaluation_record(
     Raises:
         InputError: If the model's classes are not the crops'.
     """
-    names = class_names_of(crops)
-    if list(model_classes) != names:
+    names, found = class_names_of(crops), label_names(model)
+    if found is None:
         raise InputError(
-            f'The model knows {len(model_classes)} classes ({", ".join(model_classes)}), {describe_source(source)} '
+            f'The model does not name its {model.num_classes} classes: label_names in config.json is '
+            f'{reprlib.repr(pretrained_cfg(model).get("label_names"))}, so they cannot be compared.'
+        )
+    if found != names:
+        raise InputError(
+            f'The model has {len(found)} classes ({", ".join(found)}), {describe_source(source)} '
             f'has {len(names)} ({", ".join(names)}). Give crops of the same classes, or fine-tune the model on these.'
         )
     config = model_data_config(model)

@@ -11,7 +11,7 @@ from accelerate.utils import set_seed
 
 from timm_convattn.config import Config, flat
 from timm_convattn.errors import InputError
-from timm_convattn.factory import load_network
+from timm_convattn.factory import load_model
 from timm_convattn.figures import plot_confusion_matrix
 from timm_convattn.files import explain_full_disk, replace_file, replace_folder
 from timm_convattn.hub import save_model
@@ -101,15 +101,15 @@ def _report(
     train: Training,
 ) -> None:
     """Evaluate the model that was saved, as `validate.py` does, and write what came out."""
-    model, names = load_network(f'local-dir:{folder / "model"}')
+    model = load_model(folder / 'model')
     source, num_workers = config.data.data, config.data.num_workers
     results, predictions = evaluation_record(
-        model, names, validation, source, 'validation', accelerator, num_workers=num_workers
+        model, validation, source, 'validation', accelerator, num_workers=num_workers
     )
     chosen_on = None
     if held_out is not None:
         loader = accelerator.prepare(evaluation_loader(held_out, model_data_config(model), num_workers=num_workers))
-        chosen_on = predict(model, loader, accelerator, names, progress=True)
+        chosen_on = predict(model, loader, accelerator, predictions.class_names, progress=True)
     if not accelerator.is_main_process:
         return
     predictions.save(folder / 'validation.safetensors')

@@ -1,7 +1,6 @@
 """The network of a run: a timm model for the classes and size of its crops, with its initial weights."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import timm
@@ -10,9 +9,10 @@ import yaml
 
 from timm_convattn.config import ModelConfig
 from timm_convattn.errors import InputError
-from timm_convattn.factory import check_name, create_on_meta, make_network
-from timm_convattn.hub.loading import check_weights, fetch_weights
+from timm_convattn.factory import check_pretrained, create_model
+from timm_convattn.hub.loading import fetch_weights
 from timm_convattn.layers import RelMha2d
+from timm_convattn.model_source import ModelSource
 from timm_convattn.models import MODULES
 from timm_convattn.models.config import Preprocessing, pretrained_cfg
 
@@ -28,9 +28,13 @@ def create_network(config: ModelConfig, class_names: list[str], img_size: tuple[
         img_size: Height and width of the input, for models that are built for one.
 
     Raises:
-        InputError: If there is no such model, it does not take the arguments, or its weights cannot be loaded.
+        InputError: If there is no such model, it does not accept the arguments, or its weights cannot be loaded.
     """
-    check_name(config.model)
+    source, start = ModelSource.parse(config.model), None
+    if config.init_from is not None:
+        start = ModelSource.parse(config.init_from)
+    elif config.pretrained and source.name is None:
+        start = source
     arguments = dict(
         img_size=img_size,
         num_classes=len(class_names),
@@ -38,37 +42,41 @@ def create_network(config: ModelConfig, class_names: list[str], img_size: tuple[
         drop_rate=config.drop_rate,
         **_model_args(config.model_args),
     )
-    if config.init_from is None:
-        return make_network(config.model, pretrained=config.pretrained, **arguments)
-    if not config.init_from.startswith(('local-dir:', 'hf-hub:', 'hf_hub:')):
-        raise InputError(f'init_from is {config.init_from!r}, wanted local-dir:FOLDER or hf-hub:OWNER/NAME.')
-    saved = create_on_meta(config.init_from)
-    cfg, wanted = pretrained_cfg(saved), config.model.split('.')[0]
-    if cfg['architecture'] == wanted:
-        model = make_network(config.init_from, pretrained=True, **arguments)
-    elif _is_backbone(saved, wanted):
-        model = _augment(config.init_from, cfg, wanted, arguments)
-    else:
-        found = cfg['architecture']
-        raise InputError(f'{config.init_from} holds a model {found}, but model is {config.model}: use --model {found}.')
-    if cfg.get('label_names', class_names) != class_names:
+    if start is None:
+        return create_model(source, pretrained=config.pretrained, **arguments)
+    check_pretrained(start)
+    saved = create_model(start, device='meta')
+    model = _create_from(start, saved, source, arguments)
+    if pretrained_cfg(saved).get('label_names', class_names) != class_names:
         cast(Any, model).reset_classifier(len(class_names))
     return model
+
+
+def _create_from(start: ModelSource, saved: nn.Module, source: ModelSource, arguments: Mapping[str, Any]) -> nn.Module:
+    """Create a model with the weights of a saved one, or of its backbone, whose function it then computes."""
+    cfg, wanted = pretrained_cfg(saved), _architecture(source)
+    if cfg['architecture'] == wanted:
+        return create_model(start, pretrained=True, **arguments)
+    if not _is_backbone(saved, wanted):
+        found = cfg['architecture']
+        raise InputError(f'{start} holds a model {found}, but model is {source}: use --model {found}.')
+    weights = fetch_weights(start)
+    if weights is None:
+        raise InputError(f'The weights of {start} are not on the Hub, so that {wanted} cannot start from them.')
+    overlay = {key: cfg[key] for key in ('num_classes', 'input_size', 'mean', 'std')}
+    return create_model(source, pretrained=True, weights=weights, pretrained_cfg_overlay=overlay, **arguments)
+
+
+def _architecture(source: ModelSource) -> str:
+    if source.name is not None:
+        return source.name.split('.')[0]
+    return str(pretrained_cfg(create_model(source, device='meta'))['architecture'])
 
 
 def _is_backbone(saved: nn.Module, model: str) -> bool:
     """Return whether a saved network is without attention, and the model is one of ours built from such a network."""
     has_attention = any(isinstance(module, RelMha2d) for module in saved.modules())
     return not has_attention and model in timm.list_models(module=MODULES) and model != 'convattn'
-
-
-def _augment(name: str, cfg: Mapping[str, Any], model: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """Create a model of ours with the weights of a trained backbone; it computes the same function."""
-    weights = fetch_weights(name)
-    overlay = {'file': str(weights), **{key: cfg[key] for key in ('num_classes', 'input_size', 'mean', 'std')}}
-    augmented = make_network(model, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
-    check_weights(cast(Path, weights), augmented, name)
-    return augmented
 
 
 def _model_args(pairs: Sequence[str]) -> dict[str, Any]:

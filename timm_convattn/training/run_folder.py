@@ -14,13 +14,15 @@ from filelock import FileLock, Timeout
 from timm_convattn.config import Config, Trait, flat, named_paths, options_with, parse_config, read_recipe
 from timm_convattn.errors import InputError
 from timm_convattn.files import write_text
+from timm_convattn.model_source import ModelSource
 
 __all__ = ['choose_folder', 'claim_folder', 'lock_folder', 'lock_path', 'parse_run']
 
 
 def choose_folder(config: Config) -> Path:
     """Choose the run folder, the same in all processes; nothing is written."""
-    folder = str(config.run.output or Path('runs') / f'{config.model.model}-{datetime.now():%Y%m%d-%H%M%S}')
+    title = ModelSource.parse(config.model.model).title
+    folder = str(config.run.output or Path('runs') / f'{title}-{datetime.now():%Y%m%d-%H%M%S}')
     return Path(broadcast_object_list([folder])[0])
 
 
