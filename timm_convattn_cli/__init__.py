@@ -22,7 +22,8 @@ __all__ = ['main']
 
 DESCRIPTION = """Convolutional-attentional networks for low-resolution infrared images.
 
-MODEL is the folder of a run, local-dir:FOLDER, hf-hub:OWNER/NAME, or the name of a timm model with weights.
+MODEL is the folder of a run or a model, local-dir:FOLDER, hf-hub:OWNER/NAME, hf-hub:OWNER/NAME@REVISION, or the name of
+a timm model with weights.
 
 Exit status:
     0    success

@@ -16,7 +16,8 @@ ModelName = Positional[
         str,
         arg(
             metavar='MODEL',
-            help='The folder of a run, local-dir:FOLDER, hf-hub:OWNER/NAME, or the name of a timm model with weights.',
+            help='The folder of a run or a model, local-dir:FOLDER, hf-hub:OWNER/NAME, hf-hub:OWNER/NAME@REVISION, or the '
+            'name of a timm model with weights.',
         ),
     ]
 ]
@@ -59,7 +60,8 @@ class Info:
     """
 
     model: Positional[Annotated[str, arg(metavar='MODEL')]]
-    """The folder of a run, local-dir:FOLDER, hf-hub:OWNER/NAME, or the name of a timm model."""
+    """The folder of a run or a model, local-dir:FOLDER, hf-hub:OWNER/NAME, hf-hub:OWNER/NAME@REVISION, or the name of a
+    timm model."""
     json: bool = False
     """Print a JSON object."""
 
