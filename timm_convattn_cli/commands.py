@@ -16,8 +16,8 @@ ModelName = Positional[
         str,
         arg(
             metavar='MODEL',
-            help='The folder of a run or a model, local-dir:FOLDER, hf-hub:OWNER/NAME, hf-hub:OWNER/NAME@REVISION, or the '
-            'name of a timm model with weights.',
+            help='The folder of a run or a model, local-dir:FOLDER, hf-hub:OWNER/NAME, hf-hub:OWNER/NAME@REVISION, or '
+            'the name of a timm model with weights.',
         ),
     ]
 ]
