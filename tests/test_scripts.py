@@ -64,9 +64,7 @@ def test_validate_refuses_crops_of_other_classes(root, short_run, flir_writer, t
     model = f'local-dir:{short_run[0] / "model"}'
     finished = run_script(root / 'train_scripts' / 'validate.py', '--model', model, '--data', tmp_path / 'crops')
     assert finished.returncode == 1
-    assert finished.stderr.splitlines()[-1].startswith(
-        'error: The model has 4 classes (person, vehicle, bicycle, dog)'
-    )
+    assert finished.stderr.splitlines()[-1].startswith('error: The model has 4 classes (person, vehicle, bicycle, dog)')
     assert 'Traceback' not in finished.stderr
 
 

@@ -75,7 +75,9 @@ def main(args: Args) -> None:
     if args.reject_at is not None:
         confidences = confidence(predictions.logits, classifier.temperature)
         answers = selective_metrics(confidences, predictions.hits, classifier.threshold)
-        found = RejectionResults(**asdict(answers), target_error_rate=args.reject_at, temperature=classifier.temperature)
+        found = RejectionResults(
+            **asdict(answers), target_error_rate=args.reject_at, temperature=classifier.temperature
+        )
         results = msgspec.structs.replace(results, rejection=found)
         print(format_answers(answers, args.reject_at))
         if args.rejected is not None:
