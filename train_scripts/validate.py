@@ -22,8 +22,8 @@ from timm_convattn.metrics import format_metrics
 from timm_convattn.predictions import Predictions
 from timm_convattn.results import RejectionResults, write_results
 from timm_convattn.selective import confidence, format_answers, selective_metrics
-from timm_convattn.training.evaluation import BATCH_SIZE, evaluation_record, use_threads
-from timm_convattn.training.processes import join_processes
+from timm_convattn.training.evaluation import BATCH_SIZE, evaluate_model
+from timm_convattn.training.processes import join_processes, use_threads
 
 COLUMNS = 12  # drawn crops per class
 
@@ -66,7 +66,7 @@ def main(args: Args) -> None:
     accelerator = Accelerator(mixed_precision='no')
     use_threads(accelerator, args.threads)
     crops = open_crops(args.data, (args.split,), args.data_config)[args.split]
-    results, predictions = evaluation_record(
+    results, predictions = evaluate_model(
         classifier.model, crops, args.data, args.split, accelerator, args.batch_size, args.num_workers
     )
     if not accelerator.is_main_process:

@@ -1,6 +1,5 @@
-"""The evaluation that a run ends with and `validate.py` repeats, and the record of it."""
+"""Evaluation of a model on a split, at the end of a run and by `validate.py`."""
 
-import os
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,23 +20,23 @@ from tqdm.auto import tqdm
 from timm_convattn.complexity import count_parameters
 from timm_convattn.data.crop_images import CropImages, unwrap_worker_errors
 from timm_convattn.data.sources import class_names_of, content_hash, describe_origin, describe_source
-from timm_convattn.environment import count_cores, describe_environment
+from timm_convattn.environment import describe_environment
 from timm_convattn.errors import InputError
 from timm_convattn.metrics import accuracy_by_size, compute_metrics
 from timm_convattn.models.config import Preprocessing, label_names, model_data_config, pretrained_cfg
 from timm_convattn.predictions import Predictions
 from timm_convattn.results import Metrics, RunData, RunModel, RunResults
 
-__all__ = ['BATCH_SIZE', 'evaluation_loader', 'evaluation_record', 'predict', 'score', 'use_threads']
+__all__ = ['BATCH_SIZE', 'evaluate_model', 'evaluation_loader', 'predict', 'score']
 
 
-BATCH_SIZE = 128  # one size everywhere: sums of floats depend on it in their last bits
+BATCH_SIZE = 128  # the last bits of sums of floats depend on it
 
 
 def evaluation_loader(
     crops: datasets.Dataset, data_config: Preprocessing, batch_size: int = BATCH_SIZE, num_workers: int = 0
 ) -> DataLoader[Any]:
-    """Load crops as timm's own evaluation transform makes them for a model, in their order."""
+    """Create the loader of (images, labels, indices) of all crops in their order, with timm's evaluation transform."""
     transform = timm.data.create_transform(**data_config, is_training=False)
     images = CropImages(crops, transform, in_chans=data_config['input_size'][0])
     return DataLoader(images, batch_size=batch_size, num_workers=num_workers, generator=torch.Generator())
@@ -50,36 +49,31 @@ def predict(
     class_names: Sequence[str],
     progress: bool = False,
 ) -> Predictions:
-    """Run a model over all samples of a loader, each once whatever the number of processes.
+    """Compute the logits of all samples of a loader, each once with any number of processes.
 
     Args:
-        model: In eval mode for the duration; gives (B, num_classes) logits.
-        loader: Prepared by `accelerator`; gives images, labels and indices.
-        accelerator: Gathers the processes' results.
+        model: The model, which returns (B, num_classes) logits; it is in eval mode meanwhile.
+        loader: An `evaluation_loader`, prepared by the accelerator.
+        accelerator: The accelerator that gathers the logits of all processes.
         class_names: Names of the classes, in the order of the logits.
         progress: Whether to show a progress bar on a terminal.
     """
     was_training = model.training
     model.eval()
-    kept: tuple[list[torch.Tensor], ...] = ([], [], [])
-    quiet = None if progress and accelerator.is_main_process else True  # None: quiet where there is no terminal
+    gathered: tuple[list[torch.Tensor], ...] = ([], [], [])
+    quiet = None if progress and accelerator.is_main_process else True  # None: only on a terminal
     with torch.inference_mode(), unwrap_worker_errors():
         for images, labels, indices in tqdm(loader, desc='Evaluating', unit='batch', leave=False, disable=quiet):
-            for values, value in zip(kept, (model(images).float(), labels, indices), strict=True):
+            for values, value in zip(gathered, (model(images).float(), labels, indices), strict=True):
                 values.append(accelerator.gather_for_metrics(value).cpu())
     model.train(was_training)
-    logits, labels, indices = (torch.cat(values) for values in kept)
+    logits, labels, indices = (torch.cat(values) for values in gathered)
     order = indices.argsort()
     return Predictions(logits[order].numpy(), labels[order].numpy(), tuple(class_names))
 
 
 def score(predictions: Predictions, sides: npt.NDArray[np.floating] | None = None) -> Metrics:
-    """Compute the metrics of a split.
-
-    Args:
-        predictions: What a model says of it.
-        sides: (N,) side of each crop in its frame, in pixels. None: `by_size` is None.
-    """
+    """Compute the metrics of N predictions; `by_size` needs the (N,) sides of the crops in their frames, in pixels."""
     losses = F.cross_entropy(
         torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels), reduction='none'
     )
@@ -96,7 +90,7 @@ def crop_sides(crops: datasets.Dataset) -> npt.NDArray[np.floating] | None:
     return np.sqrt(boxes[:, 2] * boxes[:, 3])
 
 
-def evaluation_record(
+def evaluate_model(
     model: nn.Module,
     crops: datasets.Dataset,
     source: str | None,
@@ -105,22 +99,22 @@ def evaluation_record(
     batch_size: int = BATCH_SIZE,
     num_workers: int = 0,
 ) -> tuple[RunResults, Predictions]:
-    """Evaluate a trained model on a split, in float32, and record what was measured on what and where.
+    """Evaluate a trained model on a split, in float32.
 
     Args:
         model: A model that timm created or loaded.
         crops: The split.
-        source: Where the crops come from, None for the embedded scenes.
+        source: Source of the crops, None for the embedded scenes.
         split: Name of the split.
-        accelerator: Which device and processes to use.
-        batch_size: Crops in a batch.
-        num_workers: Processes that load crops.
+        accelerator: Device and processes.
+        batch_size: Crops per batch.
+        num_workers: Worker processes that load crops.
 
     Returns:
-        Results without `training`, and the logits of each crop.
+        The results, without `training`, and the logits of each crop.
 
     Raises:
-        InputError: If the model's classes are not the crops'.
+        InputError: If the classes of the model and the crops differ.
     """
     names, found = class_names_of(crops), label_names(model)
     if found is None:
@@ -131,7 +125,7 @@ def evaluation_record(
     if found != names:
         raise InputError(
             f'The model has {len(found)} classes ({", ".join(found)}), {describe_source(source)} '
-            f'has {len(names)} ({", ".join(names)}). Give crops of the same classes, or fine-tune the model on these.'
+            f'has {len(names)} ({", ".join(names)}). Use crops of the same classes, or fine-tune the model on these.'
         )
     config = model_data_config(model)
     loader = accelerator.prepare(evaluation_loader(crops, config, batch_size, num_workers))
@@ -154,13 +148,3 @@ def evaluation_record(
         environment=describe_environment(accelerator.num_processes, accelerator.device.type),
     )
     return results, predictions
-
-
-def use_threads(accelerator: Accelerator, threads: int | None) -> None:
-    """Set the threads of each process on a CPU: those asked for, or the cores shared out among the processes.
-
-    `accelerate launch` starts a single process with one thread unless told otherwise.
-    """
-    if accelerator.device.type == 'cpu':
-        local_processes = int(os.environ.get('LOCAL_WORLD_SIZE', accelerator.num_processes))
-        torch.set_num_threads(threads or max(1, count_cores() // local_processes))

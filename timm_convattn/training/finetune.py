@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import datasets
 import msgspec
 import torch
 import torch.nn as nn
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from timm_convattn.config import Config, flat
@@ -20,10 +18,10 @@ from timm_convattn.metrics import format_metrics
 from timm_convattn.models.config import Preprocessing, model_data_config
 from timm_convattn.rejection import Rejection
 from timm_convattn.results import TrainingSummary, write_results
-from timm_convattn.training.evaluation import evaluation_loader, evaluation_record, predict, use_threads
+from timm_convattn.training.evaluation import evaluate_model, evaluation_loader, predict
 from timm_convattn.training.loop import Training
 from timm_convattn.training.networks import create_network, network_input
-from timm_convattn.training.processes import join_processes
+from timm_convattn.training.processes import join_processes, use_threads
 from timm_convattn.training.run_folder import choose_folder, claim_folder, lock_folder
 from timm_convattn.training.setup import create_accelerator, open_splits
 
@@ -72,7 +70,7 @@ def finetune(config: Config) -> Path:
         if accelerator.is_main_process:
             _save(trained, folder / 'model', splits.class_names, preprocessing)
         accelerator.wait_for_everyone()
-        _report(config, accelerator, splits.validation, splits.held_out, folder, train)
+        _report(train)
     accelerator.end_training()
     if config.run.push_to_hub and accelerator.is_main_process:
         _publish(folder, config.run.push_to_hub)
@@ -92,37 +90,30 @@ def _publish(folder: Path, repo_id: str) -> None:
         raise InputError(f'{error} The run is complete; publish it with: {again}') from None
 
 
-def _report(
-    config: Config,
-    accelerator: Accelerator,
-    validation: datasets.Dataset,
-    held_out: datasets.Dataset | None,
-    folder: Path,
-    train: Training,
-) -> None:
-    """Evaluate the model that was saved, as `validate.py` does, and write what came out."""
+def _report(train: Training) -> None:
+    """Evaluate the saved model, as `validate.py` does, and write the results to the run folder."""
+    accelerator, folder, splits, progress = train.accelerator, train.folder, train.splits, train.progress
     model = load_model(folder / 'model')
-    source, num_workers = config.data.data, config.data.num_workers
-    results, predictions = evaluation_record(
-        model, validation, source, 'validation', accelerator, num_workers=num_workers
+    source, num_workers = train.config.data.data, train.config.data.num_workers
+    results, predictions = evaluate_model(
+        model, splits.validation, source, 'validation', accelerator, num_workers=num_workers
     )
-    chosen_on = None
-    if held_out is not None:
-        loader = accelerator.prepare(evaluation_loader(held_out, model_data_config(model), num_workers=num_workers))
-        chosen_on = predict(model, loader, accelerator, predictions.class_names, progress=True)
+    held_out = None
+    if splits.held_out is not None:
+        loader = evaluation_loader(splits.held_out, model_data_config(model), num_workers=num_workers)
+        held_out = predict(model, accelerator.prepare(loader), accelerator, predictions.class_names, progress=True)
     if not accelerator.is_main_process:
         return
     predictions.save(folder / 'validation.safetensors')
-    if chosen_on is not None:
-        chosen_on.save(folder / 'held_out.safetensors')
-        Rejection.learn(chosen_on).save(folder / 'model')
-    progress = train.progress
+    if held_out is not None:
+        held_out.save(folder / 'held_out.safetensors')
+        Rejection.learn(held_out).save(folder / 'model')
     training = TrainingSummary(
-        flat(config), train.splits.class_counts(), progress.epoch, progress.step, round(progress.seconds, 1)
+        flat(train.config), splits.class_counts(), progress.epoch, progress.step, round(progress.seconds, 1)
     )
     results = msgspec.structs.replace(results, training=training)
-    with replace_file(folder / 'confusion_matrix.png') as beside:
-        plot_confusion_matrix(results, beside)
+    with replace_file(folder / 'confusion_matrix.png') as temporary:
+        plot_confusion_matrix(results, temporary)
     write_results(folder / 'results.json', results)
     accelerator.print(format_metrics(results.metrics))
     accelerator.print(f'run folder: {folder}')

@@ -1,14 +1,15 @@
-"""Join the processes of a run, however they were launched."""
+"""Processes of a run, however they were launched, and their threads."""
 
 import os
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.utils import parse_flag_from_env
 
+from timm_convattn.environment import count_cores
 from timm_convattn.errors import InputError
 
-__all__ = ['join_processes']
+__all__ = ['join_processes', 'use_threads']
 
 WORLD_SIZES = ('WORLD_SIZE', 'PMI_SIZE', 'OMPI_COMM_WORLD_SIZE', 'MV2_COMM_WORLD_SIZE')  # of torchrun and MPI
 
@@ -29,3 +30,13 @@ def join_processes() -> PartialState:
             'Without MPI, use --multi_gpu in place of --cpu; it also works on CPUs.'
         )
     return PartialState(cpu=on_cpu)
+
+
+def use_threads(accelerator: Accelerator, threads: int | None) -> None:
+    """Set the threads of each process on a CPU, by default the cores divided among the processes of this machine.
+
+    `accelerate launch` starts a single process with one thread unless told otherwise.
+    """
+    if accelerator.device.type == 'cpu':
+        local_processes = int(os.environ.get('LOCAL_WORLD_SIZE', accelerator.num_processes))
+        torch.set_num_threads(threads or max(1, count_cores() // local_processes))
