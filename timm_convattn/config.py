@@ -295,7 +295,7 @@ def build_config(options: Mapping[str, object], where: str) -> Config:
     Raises:
         InputError: If a name is unknown, or a value is not valid for its option.
     """
-    groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS.values()}
+    groups: dict[str, dict[str, object]] = {group: {} for group in GROUPS.values()}
     for key, value in options.items():
         if key not in TYPES:
             close = difflib.get_close_matches(str(key), TYPES, n=1)

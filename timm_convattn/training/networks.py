@@ -79,7 +79,7 @@ def _is_backbone(saved: nn.Module, model: str) -> bool:
     return not has_attention and model in timm.list_models(module=MODULES) and model != 'convattn'
 
 
-def _model_args(pairs: Sequence[str]) -> dict[str, Any]:
+def _model_args(pairs: Sequence[str]) -> Mapping[str, Any]:
     args = {}
     for pair in pairs:
         name, equals, value = pair.partition('=')
