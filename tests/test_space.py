@@ -102,7 +102,7 @@ def test_each_error_rate_has_its_threshold_or_the_reason_why_not(classifier):
     assert targets['0.25 %'].meaning == str(refused.value)
 
 
-def test_a_model_without_rejection_says_so(classifier):
+def test_a_model_without_rejection_is_described_as_such(classifier):
     plain = replace(classifier, rejection=None)
     assert list(list_targets(plain)) == [ALWAYS]
     assert 'cannot reject. Fine-tune it with --hold-out' in list_targets(plain)[ALWAYS].meaning
@@ -214,7 +214,7 @@ def test_a_16_bit_image_is_scaled_and_answered(page, warnings, tmp_path):
     assert 'class="label"' in card
 
 
-def test_the_page_says_which_file_is_missing(page):
+def test_the_page_names_the_missing_file(page):
     assert page.open_crop(ALWAYS, None)[4] == cards.HINT
     assert page.explain(pages.PREDICTED, None, None) == (None, '')
     assert 'Now drop the annotations' in page.open_frame(ALWAYS, 'frame.png', None)[2]

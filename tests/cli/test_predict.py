@@ -33,11 +33,11 @@ def test_json_equals_the_classifier_for_any_batches_and_threads(cli, model_folde
     records = [json.loads(line) for line in done.stdout.splitlines()]
     paths = [images / 'b.png', images / 'deep' / 'c.jpg']
     assert [record['image'] for record in records] == [str(path) for path in paths]
-    for record, said in zip(records, classifier.classify([classifier.open(path) for path in paths]), strict=True):
-        assert record['label'] == said.label
+    for record, prediction in zip(records, classifier.classify([classifier.open(path) for path in paths]), strict=True):
+        assert record['label'] == prediction.label
         assert record['is_answered']
-        assert record['confidence'] == pytest.approx(said.confidence, abs=2e-6)
-        assert list(record['top']) == [name for name, _ in said.top(2)]
+        assert record['confidence'] == pytest.approx(prediction.confidence, abs=2e-6)
+        assert list(record['top']) == [name for name, _ in prediction.top(2)]
 
 
 def test_rejected_images_are_marked_in_every_format(cli, model_folder, images):
@@ -109,7 +109,7 @@ def test_broken_files_are_reported_and_the_others_classified(cli, model_folder, 
 
 
 @pytest.mark.parametrize(
-    ('args', 'said'),
+    ('args', 'message'),
     [
         (['resnet18x', 'IMAGES'], "There is no model 'resnet18x'. Did you mean"),
         (['aresnet50_relmha', 'IMAGES'], 'is not trained'),
@@ -126,14 +126,14 @@ def test_broken_files_are_reported_and_the_others_classified(cli, model_folder, 
         (['MODEL', 'IMAGES', '--boxes', '/nowhere.json'], 'There is no file /nowhere.json'),
     ],
 )
-def test_invalid_input_is_reported_in_one_line(cli, model_folder, images, tmp_path, args, said):
+def test_invalid_input_is_reported_in_one_line(cli, model_folder, images, tmp_path, args, message):
     (tmp_path / 'empty').mkdir()
     paths = {'MODEL': model_folder, 'IMAGES': images, 'EMPTY': tmp_path / 'empty'}
     done = cli('predict', *(paths.get(arg, arg) for arg in args))
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith('error: ')
-    assert said in last
+    assert message in last
     assert done.stdout == ''
 
 

@@ -22,7 +22,7 @@ def refusal(script, run, repo_id, **changes):
     return finished.stderr.strip().splitlines()[-1]
 
 
-def test_missing_token_says_how_to_log_in(script, finished_run):
+def test_missing_token_names_how_to_log_in(script, finished_run):
     message = refusal(script, finished_run, 'you/x', HF_TOKEN=None)
     assert 'There is no token' in message
     assert '`hf auth login`' in message

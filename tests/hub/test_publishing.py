@@ -158,6 +158,12 @@ def test_published_run_loads_with_equal_outputs_and_its_classes(hub, publication
     assert model.pretrained_cfg['label_names'] == ['person', 'vehicle', 'bicycle', 'dog']
 
 
+@pytest.mark.parametrize('spelling', ['RUN/model', 'local-dir:RUN', 'local-dir:RUN/model'])
+def test_a_run_is_published_by_every_name_of_its_folder(finished_run, spelling):
+    named = run_publication(spelling.replace('RUN', str(finished_run)), 'you/x')
+    assert named == run_publication(finished_run, 'you/x')
+
+
 def test_rejection_is_published_with_the_model(hub, publication, finished_run):
     made = publication()
     publish(made)
