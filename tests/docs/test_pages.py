@@ -65,8 +65,8 @@ def test_wrong_commands_are_noticed(command):
 def test_study_of_the_documents_is_valid(clone):
     (matrix,) = snippets((ROOT / 'docs' / 'reproduce.md').read_text(), 'yaml')
     (clone / 'heads.yaml').write_text(matrix)
-    rows = read_matrix(clone / 'heads.yaml').study('heads').rows
-    assert rows['eight'].against == 'one'
+    arms = read_matrix(clone / 'heads.yaml').study('heads').arms
+    assert arms['eight'].against == 'one'
 
 
 def what_it_needs(words):
