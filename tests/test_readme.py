@@ -10,7 +10,7 @@ import torch
 from documents import commands, read_command, run_python, snippets
 from PIL import Image
 
-from timm_convattn.doc_blocks import render_results
+from doc_blocks import render_results
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from typing import Literal
 import torch
 import tyro
 
-from timm_convattn.benchmarks.attention import measure_attention
-from timm_convattn.benchmarks.build import measure_build
-from timm_convattn.benchmarks.input import measure_input
-from timm_convattn.benchmarks.measure import Measurements
-from timm_convattn.benchmarks.models import measure_models
-from timm_convattn.doc_blocks import format_benchmark
+from benchmarks.attention import measure_attention
+from benchmarks.build import measure_build
+from benchmarks.input import measure_input
+from benchmarks.measure import Measurements
+from benchmarks.models import measure_models
+from doc_blocks import format_benchmark
 from timm_convattn.entry_point import entry_point
 from timm_convattn.environment import describe_environment
 from timm_convattn.results import BenchmarkResults, write_results

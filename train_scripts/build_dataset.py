@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from timm_convattn.data.crops import build_crops, built_crops, crop_options, load_crops
+from timm_convattn.data.crops import build_crops, built_crops, crop_options, format_counts, load_crops
 from timm_convattn.data.sources import copy_scene_crops
-from timm_convattn.doc_blocks import format_counts
 from timm_convattn.entry_point import entry_point
 from timm_convattn.figures import plot_crops
 from timm_convattn.hub.publishing import check_redistribution, check_right_to_write, publish_crops

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from timm_convattn.doc_blocks import render_results
+from doc_blocks import render_results
 from timm_convattn.hub.cards import dataset_card, model_card
 from timm_convattn.results import RunResults, read_results
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from benchmarks.attention import PEERS, measure_attention
 from timm_convattn import RelMha2d
-from timm_convattn.benchmarks.attention import PEERS, measure_attention
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from timm_convattn.benchmarks.measure import compare, fit_growth, peak_memory
+from benchmarks.measure import compare, fit_growth, peak_memory
 
 
 def test_ratio_is_ours_over_theirs_per_item():

@@ -2,10 +2,10 @@
 
 import pytest
 
-from timm_convattn.benchmarks import input as input_module
-from timm_convattn.benchmarks.build import measure_build
-from timm_convattn.benchmarks.input import measure_input
-from timm_convattn.benchmarks.models import measure_models
+from benchmarks import input as input_module
+from benchmarks.build import measure_build
+from benchmarks.input import measure_input
+from benchmarks.models import measure_models
 
 
 @pytest.mark.slow

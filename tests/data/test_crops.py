@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from timm_convattn.data import crops as crops_module
-from timm_convattn.data.crops import build_crops, load_crops
-from timm_convattn.doc_blocks import format_counts
+from timm_convattn.data.crops import build_crops, format_counts, load_crops
 from timm_convattn.errors import InputError
 from timm_convattn.paper import TABLE_1
 

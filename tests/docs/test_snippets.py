@@ -7,8 +7,8 @@ import pytest
 from documents import ROOT, run_python, sections, snippets
 from PIL import Image
 
+from doc_blocks import render_results
 from timm_convattn.data.flir import read_flir
-from timm_convattn.doc_blocks import render_results
 
 PAGES = {path.name: path.read_text() for path in sorted((ROOT / 'docs').glob('*.md'))}
 GUIDE = sections(PAGES['own_model.md'])

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from PIL import Image
 from script_runner import run_script
 
-from timm_convattn.benchmarks.models import Network
+from benchmarks.models import Network
 from timm_convattn.config import ModelConfig
 from timm_convattn.errors import InputError
 from timm_convattn.factory import create_model, load_model

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.measure import peak_memory
 from timm_convattn import RelMha2d
-from timm_convattn.benchmarks.measure import peak_memory
 from timm_convattn.layers import blockwise
 from timm_convattn.layers.blockwise import blockwise_attention
 from timm_convattn.layers.rel_mha import attend, fold_positions

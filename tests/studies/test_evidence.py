@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from timm_convattn.doc_blocks import render_results
+from doc_blocks import render_results
 from timm_convattn.errors import InputError
 from timm_convattn.results import StudyResults, read_results, write_results
 from timm_convattn.studies.data import StudyData

@@ -9,7 +9,7 @@ import pytest
 from accelerate import Accelerator
 from datasets import Dataset
 
-from timm_convattn.doc_blocks import render_results
+from doc_blocks import render_results
 from timm_convattn.inference import load_classifier
 from timm_convattn.predictions import Predictions
 from timm_convattn.training.evaluation import evaluation_loader, predict

@@ -25,6 +25,8 @@ from timm_convattn.data.engines import Engine, OrderedMap, ordered_map
 from timm_convattn.data.flir import Box, FlirFolder, Frame, Split, read_flir, read_frame
 from timm_convattn.errors import InputError
 from timm_convattn.files import create_folder, write_json
+from timm_convattn.paper import TABLE_1
+from timm_convattn.tables import format_table
 
 __all__ = [
     'CLASSES',
@@ -36,6 +38,7 @@ __all__ = [
     'built_crops',
     'crop_features',
     'crop_options',
+    'format_counts',
     'load_crops',
     'narrow_crops',
 ]
@@ -228,6 +231,22 @@ def _relabelled(folder: Path, split: str, old_labels: list[int]) -> Iterator[pa.
 def load_crops(source: Path | str, configuration: str | None = None) -> datasets.DatasetDict:
     """Open a folder of crops, or a data set on the Hub, as `datasets.load_dataset` does."""
     return datasets.load_dataset(str(source), configuration)
+
+
+def format_counts(crops: CropSet) -> str:
+    """Return the crops per split and class, with the paper's Table 1 for the paper's data, and what was left out."""
+    header, rows = ['split', *crops.class_names, 'total'], []
+    for split, counts in crops.counts.items():
+        rows.append([split, *(f'{counts[name]:,}' for name in crops.class_names), f'{sum(counts.values()):,}'])
+        if crops.is_starter_set and split in TABLE_1:
+            paper = [TABLE_1[split][name] for name in crops.class_names]
+            rows.append(['paper, Table 1', *(f'{count:,}' for count in paper), f'{sum(paper):,}'])
+    left_out = [
+        f'left out of {split}: ' + ', '.join(f'{count:,} x {reason}' for reason, count in reasons.items())
+        for split, reasons in crops.dropped.items()
+        if reasons
+    ]
+    return '\n'.join([format_table(header, rows, right=range(1, len(header))), *left_out])
 
 
 def _origin(flir: FlirFolder) -> str:

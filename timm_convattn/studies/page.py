@@ -137,5 +137,5 @@ def _as_html(markdown: str, figures: Mapping[str, EncodedFigure]) -> str:
         _, anchor = slug(tokens[start + 1].content)
         content = parser.renderer.render(tokens[start:end], parser.options, {})
         parts.append(f'<section class="{tokens[start].tag}" id="{anchor}">\n{content}</section>\n')
-    shell = resources.files(__package__).joinpath('report.html').read_text()
-    return shell.replace('BODY', ''.join(parts))
+    frame = resources.files(__package__).joinpath('report.html').read_text()
+    return frame.replace('BODY', ''.join(parts))

@@ -1,34 +1,17 @@
-"""Results as text: blocks for a terminal, and the tables of README and docs."""
+"""Results as the tables and blocks of README and docs."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timm_convattn.data.crops import CropSet
 from timm_convattn.metrics import format_metrics
-from timm_convattn.paper import SYSTEMS, TABLE_1
+from timm_convattn.paper import SYSTEMS
 from timm_convattn.results import BenchmarkResults, Comparison, ModelCosts, RunResults, StudyResults, read_results
 from timm_convattn.studies.tables import LEGEND, format_selection, format_study, format_verdict, summarize_arm
-from timm_convattn.tables import escape, format_table, markdown_table
+from timm_convattn.tables import escape, markdown_table
 
-__all__ = ['format_benchmark', 'format_counts', 'render_results']
-
-
-def format_counts(crops: CropSet) -> str:
-    """Return the crops per split and class, with the paper's Table 1 for the paper's data, and what was left out."""
-    header, rows = ['split', *crops.class_names, 'total'], []
-    for split, counts in crops.counts.items():
-        rows.append([split, *(f'{counts[name]:,}' for name in crops.class_names), f'{sum(counts.values()):,}'])
-        if crops.is_starter_set and split in TABLE_1:
-            paper = [TABLE_1[split][name] for name in crops.class_names]
-            rows.append(['paper, Table 1', *(f'{count:,}' for count in paper), f'{sum(paper):,}'])
-    left_out = [
-        f'left out of {split}: ' + ', '.join(f'{count:,} x {reason}' for reason, count in reasons.items())
-        for split, reasons in crops.dropped.items()
-        if reasons
-    ]
-    return '\n'.join([format_table(header, rows, right=range(1, len(header))), *left_out])
+__all__ = ['format_benchmark', 'render_results']
 
 
 def format_models(costs: ModelCosts) -> str:

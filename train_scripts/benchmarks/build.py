@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from timm_convattn.benchmarks.measure import Measurements, compare_values, fit_growth, summarize
+from benchmarks.measure import Measurements, compare_values, fit_growth, summarize
 from timm_convattn.data.crops import build_crops
 from timm_convattn.data.flir import read_flir, read_frame
 from timm_convattn.data.thermal_scenes import write_scenes

@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from timm_convattn.benchmarks.measure import (
+from benchmarks.measure import (
     Measurements,
     Pair,
     compare,

@@ -8,7 +8,7 @@ import timm
 import torch
 from torch.utils.data import DataLoader
 
-from timm_convattn.benchmarks.measure import Measurements, fit_growth, seconds_of, summarize
+from benchmarks.measure import Measurements, fit_growth, seconds_of, summarize
 from timm_convattn.data.augment import Augment, AugmentAmounts, Normalize
 from timm_convattn.data.crop_images import CropImages
 from timm_convattn.data.samplers import EpochSampler

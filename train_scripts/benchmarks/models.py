@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn as nn
 
-from timm_convattn.benchmarks.measure import Measurements, Pair, compare, compare_values
+from benchmarks.measure import Measurements, Pair, compare, compare_values
 from timm_convattn.complexity import measure_complexity
 from timm_convattn.factory import create_model
 from timm_convattn.results import Comparison
